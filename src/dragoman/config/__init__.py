@@ -1,0 +1,1 @@
+"""One file and the environment become Settings."""

@@ -1,0 +1,1 @@
+"""The straight path of a job, and what saves it when something fails."""

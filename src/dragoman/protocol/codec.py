@@ -1,0 +1,111 @@
+"""How do messages become frames, and frames messages?
+
+Two formats carry the same objects: JSON in text frames (the default) and, with the subprotocol MSGPACK_SUBPROTOCOL,
+MessagePack in binary frames. In JSON a field of bytes is base64 text, in MessagePack it is raw.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import msgspec
+
+from dragoman.protocol.node_messages import NodeInbound, NodeOutbound
+from dragoman.protocol.session_messages import SessionInbound, SessionOutbound
+
+MSGPACK_SUBPROTOCOL: Final = "dragoman.msgpack.v1"
+
+M_co = TypeVar("M_co", covariant=True)
+M = TypeVar("M")
+
+
+class FormatError(ValueError):
+    """A frame that is no message of ours: `str()` says which field is wrong and what was wanted."""
+
+
+class UnknownTypeError(ValueError):
+    """A well-formed message of a type that we do not know."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        super().__init__(f"unknown message type {kind[:64]!r}")
+
+
+class _Decoder(Protocol[M_co]):
+    def decode(self, frame: bytes, /) -> M_co: ...
+
+
+class _Encoder(Protocol):
+    def encode(self, message: Any, /) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Codec(Generic[M]):
+    """Reads messages of type M and writes messages of any type, in one format."""
+
+    is_binary: bool
+    _decoder: _Decoder[M]
+    _encoder: _Encoder
+    _loose: _Decoder[Any]
+
+    def decode(self, frame: bytes) -> M:
+        """The message in a frame.
+
+        Raises FormatError (naming the field and what was wanted) or UnknownTypeError.
+        """
+        try:
+            return self._decoder.decode(frame)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise self._explain(frame, error) from error
+
+    def encode(self, message: msgspec.Struct) -> bytes:
+        """The frame of a message."""
+        return self._encoder.encode(message)
+
+    def salvage(self, frame: bytes) -> dict[str, Any]:
+        """Whatever object a bad frame holds, or an empty one: to tell the sender which utterance was meant."""
+        try:
+            loose = self._loose.decode(frame)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ValueError):
+            return {}
+        return loose if isinstance(loose, dict) else {}
+
+    def _explain(self, frame: bytes, error: Exception) -> FormatError | UnknownTypeError:
+        if isinstance(error, RecursionError):
+            return FormatError("nested too deep; wanted a flat object")
+        if not isinstance(error, msgspec.ValidationError):
+            name = "MessagePack" if self.is_binary else "JSON"
+            return FormatError(f"not {name}: {str(error)[:200]}")
+        kind = self.salvage(frame).get("type")
+        if isinstance(kind, str) and "`$.type`" in str(error):
+            return UnknownTypeError(kind)
+        return FormatError(str(error)[:500].replace("`$.", "`"))
+
+
+@functools.cache
+def _codec(inbound: Any, *, is_binary: bool) -> Codec[Any]:
+    if is_binary:
+        return Codec(True, msgspec.msgpack.Decoder(inbound), msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder())
+    return Codec(False, msgspec.json.Decoder(inbound), msgspec.json.Encoder(), msgspec.json.Decoder())
+
+
+def session_server_codec(*, is_binary: bool) -> Codec[SessionInbound]:
+    """The scheduler's side of a session's connection."""
+    return _codec(SessionInbound, is_binary=is_binary)
+
+
+def session_client_codec(*, is_binary: bool) -> Codec[SessionOutbound]:
+    """The client's side of a session's connection."""
+    return _codec(SessionOutbound, is_binary=is_binary)
+
+
+def node_server_codec(*, is_binary: bool) -> Codec[NodeInbound]:
+    """The scheduler's side of a node's connection."""
+    return _codec(NodeInbound, is_binary=is_binary)
+
+
+def node_client_codec(*, is_binary: bool) -> Codec[NodeOutbound]:
+    """The node's side of its connection."""
+    return _codec(NodeOutbound, is_binary=is_binary)

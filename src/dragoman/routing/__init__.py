@@ -1,0 +1,1 @@
+"""What is delivered: from an address to a socket."""

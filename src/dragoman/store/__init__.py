@@ -1,0 +1,1 @@
+"""What is remembered: the seam between the program and its memory."""
