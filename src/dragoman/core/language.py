@@ -1,7 +1,8 @@
 """When do two language tags mean the same language?
 
 Tags are BCP 47 (RFC 5646). People say `zh-CN`, nodes say `zh`, files say `zh_Hans`: selection compares the primary
-language only, so a node that lists `zh` serves `zh-CN` and the reverse. What the client wrote goes to the node as it was.
+language only, so a node that lists `zh` serves `zh-CN` and the reverse.
+What the client wrote goes to the node as is.
 """
 
 from __future__ import annotations

@@ -41,14 +41,14 @@ class _Encoder(Protocol):
     def encode(self, message: Any, /) -> bytes: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Codec(Generic[M]):
     """Reads messages of type M and writes messages of any type, in one format."""
 
     is_binary: bool
-    _decoder: _Decoder[M]
-    _encoder: _Encoder
-    _loose: _Decoder[Any]
+    decoder: _Decoder[M]
+    encoder: _Encoder
+    loose: _Decoder[Any]
 
     def decode(self, frame: bytes) -> M:
         """The message in a frame.
@@ -56,18 +56,18 @@ class Codec(Generic[M]):
         Raises FormatError (naming the field and what was wanted) or UnknownTypeError.
         """
         try:
-            return self._decoder.decode(frame)
+            return self.decoder.decode(frame)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise self._explain(frame, error) from error
 
     def encode(self, message: msgspec.Struct) -> bytes:
         """The frame of a message."""
-        return self._encoder.encode(message)
+        return self.encoder.encode(message)
 
     def salvage(self, frame: bytes) -> dict[str, Any]:
         """Whatever object a bad frame holds, or an empty one: to tell the sender which utterance was meant."""
         try:
-            loose = self._loose.decode(frame)
+            loose = self.loose.decode(frame)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ValueError):
             return {}
         return loose if isinstance(loose, dict) else {}
@@ -86,9 +86,8 @@ class Codec(Generic[M]):
 
 @functools.cache
 def _codec(inbound: Any, *, is_binary: bool) -> Codec[Any]:
-    if is_binary:
-        return Codec(True, msgspec.msgpack.Decoder(inbound), msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder())
-    return Codec(False, msgspec.json.Decoder(inbound), msgspec.json.Encoder(), msgspec.json.Decoder())
+    wire: Any = msgspec.msgpack if is_binary else msgspec.json
+    return Codec(is_binary=is_binary, decoder=wire.Decoder(inbound), encoder=wire.Encoder(), loose=wire.Decoder())
 
 
 def session_server_codec(*, is_binary: bool) -> Codec[SessionInbound]:

@@ -17,14 +17,14 @@ class _Part(Struct, kw_only=True, omit_defaults=True, frozen=True):
     """An object inside a message."""
 
 
-class Gpu(_Part):
+class Gpu(_Part, frozen=True, kw_only=True):
     """One graphics card."""
 
     name: ShortText
     memory_gb: float
 
 
-class Hardware(_Part):
+class Hardware(_Part, frozen=True, kw_only=True):
     """What the node runs on."""
 
     cpu_cores: UInt
@@ -32,7 +32,7 @@ class Hardware(_Part):
     gpus: list[Gpu] | None = None
 
 
-class InstalledModel(_Part):
+class InstalledModel(_Part, frozen=True, kw_only=True):
     """A model on the node's disk."""
 
     model_id: Identifier
@@ -44,7 +44,7 @@ class InstalledModel(_Part):
     enabled: bool | None = None
 
 
-class InstalledService(_Part):
+class InstalledService(_Part, frozen=True, kw_only=True):
     """A program on the node that offers one service."""
 
     service_id: Identifier
@@ -59,7 +59,7 @@ class InstalledService(_Part):
     last_error: ShortText | None = None
 
 
-class CapabilityByType(_Part):
+class CapabilityByType(_Part, frozen=True, kw_only=True):
     """Whether a service of one type is ready. Types that we do not know are passed over."""
 
     type: ShortText
@@ -68,7 +68,7 @@ class CapabilityByType(_Part):
     ready_impl_ids: list[ShortText] | None = None
 
 
-class PairDeclaration(_Part):
+class PairDeclaration(_Part, frozen=True, kw_only=True):
     """From one language into another."""
 
     src: LanguageTag
@@ -79,7 +79,7 @@ _Languages: TypeAlias = Annotated[list[LanguageTag], Meta(max_length=1000)]
 _Pairs: TypeAlias = Annotated[list[PairDeclaration], Meta(max_length=10_000)]
 
 
-class NmtDeclaration(_Part):
+class NmtDeclaration(_Part, frozen=True, kw_only=True):
     """What one translation model can do."""
 
     model_id: Identifier
@@ -89,7 +89,7 @@ class NmtDeclaration(_Part):
     supported_pairs: _Pairs | None = None
 
 
-class LanguageDeclaration(_Part):
+class LanguageDeclaration(_Part, frozen=True, kw_only=True):
     """Which languages a node serves. A list that is absent restricts nothing; an empty one allows nothing."""
 
     asr_languages: _Languages | None = None
@@ -104,7 +104,7 @@ _Services: TypeAlias = Annotated[list[InstalledService], Meta(max_length=1000)]
 _Capabilities: TypeAlias = Annotated[list[CapabilityByType], Meta(max_length=100)]
 
 
-class ResourceUsage(_Part):
+class ResourceUsage(_Part, frozen=True, kw_only=True):
     """How busy the machine is; percent of all of it, 0 to 100."""
 
     cpu_percent: Percent
@@ -117,7 +117,7 @@ class ResourceUsage(_Part):
 # --- node to scheduler
 
 
-class NodeRegister(_Message, tag="node_register"):
+class NodeRegister(_Message, tag="node_register", frozen=True, kw_only=True):
     """Who the node is and what it can do."""
 
     version: ShortText
@@ -136,7 +136,7 @@ class NodeRegister(_Message, tag="node_register"):
     tenant_id: Identifier | None = None
 
 
-class NodeHeartbeat(_Message, tag="node_heartbeat"):
+class NodeHeartbeat(_Message, tag="node_heartbeat", frozen=True, kw_only=True):
     """The node lives; what it can do now, and what it runs."""
 
     node_id: Identifier
@@ -152,7 +152,7 @@ class NodeHeartbeat(_Message, tag="node_heartbeat"):
     running_job_ids: Annotated[list[Identifier], Meta(max_length=100_000)] | None = None
 
 
-class JobAck(_Message, tag="job_ack"):
+class JobAck(_Message, tag="job_ack", frozen=True, kw_only=True):
     """The node has taken the job."""
 
     job_id: Identifier
@@ -162,7 +162,7 @@ class JobAck(_Message, tag="job_ack"):
     trace_id: ShortText
 
 
-class JobStarted(_Message, tag="job_started"):
+class JobStarted(_Message, tag="job_started", frozen=True, kw_only=True):
     """The node has begun to work on the job."""
 
     job_id: Identifier
@@ -172,7 +172,7 @@ class JobStarted(_Message, tag="job_started"):
     trace_id: ShortText
 
 
-class NodeAsrPartial(_Message, tag="asr_partial"):
+class NodeAsrPartial(_Message, tag="asr_partial", frozen=True, kw_only=True):
     """What the node has recognised so far."""
 
     job_id: Identifier
@@ -184,7 +184,7 @@ class NodeAsrPartial(_Message, tag="asr_partial"):
     trace_id: ShortText
 
 
-class JobFailure(_Part):
+class JobFailure(_Part, frozen=True, kw_only=True):
     """Why the node could not do the job."""
 
     code: ShortText
@@ -192,7 +192,7 @@ class JobFailure(_Part):
     details: FreeForm | None = None
 
 
-class JobResult(_Message, tag="job_result"):
+class JobResult(_Message, tag="job_result", frozen=True, kw_only=True):
     """What came of the job."""
 
     job_id: Identifier
@@ -220,7 +220,7 @@ class JobResult(_Message, tag="job_result"):
     segments_meta: FreeForm | None = None
 
 
-class NodeError(_Message, tag="node_error"):
+class NodeError(_Message, tag="node_error", frozen=True, kw_only=True):
     """Something is wrong at the node that belongs to no job."""
 
     node_id: Identifier
@@ -229,27 +229,20 @@ class NodeError(_Message, tag="node_error"):
     details: FreeForm | None = None
 
 
-class NodeDrain(_Message, tag="node_drain"):
+class NodeDrain(_Message, tag="node_drain", frozen=True, kw_only=True):
     """The node wants to finish what runs and get nothing more."""
 
     node_id: Identifier | None = None
 
 
 NodeInbound: TypeAlias = (
-    NodeRegister
-    | NodeHeartbeat
-    | JobAck
-    | JobStarted
-    | NodeAsrPartial
-    | JobResult
-    | NodeError
-    | NodeDrain
+    NodeRegister | NodeHeartbeat | JobAck | JobStarted | NodeAsrPartial | JobResult | NodeError | NodeDrain
 )
 
 # --- scheduler to node
 
 
-class NodeRegisterAck(_Message, tag="node_register_ack"):
+class NodeRegisterAck(_Message, tag="node_register_ack", frozen=True, kw_only=True):
     """The node is known by this id from now on."""
 
     node_id: str
@@ -257,7 +250,7 @@ class NodeRegisterAck(_Message, tag="node_register_ack"):
     status: str
 
 
-class JobAssign(_Message, tag="job_assign"):
+class JobAssign(_Message, tag="job_assign", frozen=True, kw_only=True):
     """One attempt at a job, for this node."""
 
     job_id: str
@@ -288,7 +281,7 @@ class JobAssign(_Message, tag="job_assign"):
     is_timeout_triggered: bool | None = None
 
 
-class NodeJobCancel(_Message, tag="job_cancel"):
+class NodeJobCancel(_Message, tag="job_cancel", frozen=True, kw_only=True):
     """Nobody wants the job any more; answering it all the same does no harm."""
 
     job_id: str
@@ -296,7 +289,7 @@ class NodeJobCancel(_Message, tag="job_cancel"):
     reason: str | None = None
 
 
-class NodeControl(_Message, tag="node_control"):
+class NodeControl(_Message, tag="node_control", frozen=True, kw_only=True):
     """What the operator wants of the node."""
 
     command: Literal["drain", "shutdown"]

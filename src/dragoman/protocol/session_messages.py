@@ -20,7 +20,7 @@ class _Message(Struct, tag_field="type", kw_only=True, omit_defaults=True, froze
 # --- session to scheduler
 
 
-class SessionInit(_Message, tag="session_init"):
+class SessionInit(_Message, tag="session_init", frozen=True, kw_only=True):
     """Open a session, or resume one with `resume_token`. What is set here is the default of every utterance."""
 
     client_version: ShortText
@@ -42,7 +42,7 @@ class SessionInit(_Message, tag="session_init"):
     terminals_received: UInt | None = None
 
 
-class Utterance(_Message, tag="utterance"):
+class Utterance(_Message, tag="utterance", frozen=True, kw_only=True):
     """One complete piece of speech, or of text (`audio_format` text)."""
 
     session_id: Identifier
@@ -69,7 +69,7 @@ class Utterance(_Message, tag="utterance"):
     preferred_node_id: Identifier | None = None
 
 
-class AudioChunk(_Message, tag="audio_chunk"):
+class AudioChunk(_Message, tag="audio_chunk", frozen=True, kw_only=True):
     """A piece of a stream of PCM16 mono at the negotiated sample rate; a final one may be empty."""
 
     session_id: Identifier
@@ -79,13 +79,13 @@ class AudioChunk(_Message, tag="audio_chunk"):
     client_timestamp_ms: int | None = None
 
 
-class ClientJobCancel(_Message, tag="job_cancel"):
+class ClientJobCancel(_Message, tag="job_cancel", frozen=True, kw_only=True):
     """The client withdraws a job of its own."""
 
     job_id: Identifier
 
 
-class ClientHeartbeat(_Message, tag="client_heartbeat"):
+class ClientHeartbeat(_Message, tag="client_heartbeat", frozen=True, kw_only=True):
     """The client lives. `terminals_received` tells what need not be kept for a resume."""
 
     session_id: Identifier
@@ -93,7 +93,7 @@ class ClientHeartbeat(_Message, tag="client_heartbeat"):
     terminals_received: UInt | None = None
 
 
-class TtsPlayEnded(_Message, tag="tts_play_ended"):
+class TtsPlayEnded(_Message, tag="tts_play_ended", frozen=True, kw_only=True):
     """The client finished playing a result."""
 
     session_id: Identifier
@@ -102,7 +102,7 @@ class TtsPlayEnded(_Message, tag="tts_play_ended"):
     ts_end_ms: int
 
 
-class SessionClose(_Message, tag="session_close"):
+class SessionClose(_Message, tag="session_close", frozen=True, kw_only=True):
     """The session ends for good: it cannot be resumed."""
 
     session_id: Identifier
@@ -116,7 +116,7 @@ SessionInbound: TypeAlias = (
 # --- scheduler to session
 
 
-class SessionInitAck(_Message, tag="session_init_ack"):
+class SessionInitAck(_Message, tag="session_init_ack", frozen=True, kw_only=True):
     """The session is open. `resume_token` is good for one resume; the next ack carries another."""
 
     session_id: str
@@ -146,7 +146,7 @@ class UiEventKind(StrEnum):
     ERROR = "ERROR"
 
 
-class UiEvent(_Message, tag="ui_event"):
+class UiEvent(_Message, tag="ui_event", frozen=True, kw_only=True):
     """Progress, for people to see. A hint: it may be left out where a later message says more."""
 
     trace_id: str
@@ -160,7 +160,7 @@ class UiEvent(_Message, tag="ui_event"):
     hint: str | None = None
 
 
-class SessionAsrPartial(_Message, tag="asr_partial"):
+class SessionAsrPartial(_Message, tag="asr_partial", frozen=True, kw_only=True):
     """What has been recognised so far."""
 
     session_id: str
@@ -171,7 +171,7 @@ class SessionAsrPartial(_Message, tag="asr_partial"):
     trace_id: str
 
 
-class TranslationResult(_Message, tag="translation_result"):
+class TranslationResult(_Message, tag="translation_result", frozen=True, kw_only=True):
     """The terminal message of an utterance that went well."""
 
     session_id: str
@@ -195,7 +195,7 @@ class TranslationResult(_Message, tag="translation_result"):
     segments_meta: FreeForm | None = None
 
 
-class MissingResult(_Message, tag="missing_result"):
+class MissingResult(_Message, tag="missing_result", frozen=True, kw_only=True):
     """The terminal message of an index for which nothing else will come."""
 
     session_id: str
@@ -205,20 +205,20 @@ class MissingResult(_Message, tag="missing_result"):
     trace_id: str | None = None
 
 
-class ServerHeartbeat(_Message, tag="server_heartbeat"):
+class ServerHeartbeat(_Message, tag="server_heartbeat", frozen=True, kw_only=True):
     """The answer to `client_heartbeat`."""
 
     session_id: str
     timestamp: int
 
 
-class SessionCloseAck(_Message, tag="session_close_ack"):
+class SessionCloseAck(_Message, tag="session_close_ack", frozen=True, kw_only=True):
     """The session has ended."""
 
     session_id: str
 
 
-class Backpressure(_Message, tag="backpressure"):
+class Backpressure(_Message, tag="backpressure", frozen=True, kw_only=True):
     """A limit is near: slow down before something is refused."""
 
     action: Literal["SLOW_DOWN", "PAUSE", "BUSY"]
