@@ -1,0 +1,135 @@
+"""Which jobs of ours are under way, where is each, and when must it be looked at again?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from dragoman.core.ids import JobId, NodeId, SessionId
+from dragoman.core.job import JobRequest
+from dragoman.core.lifecycle import JobState
+
+K = TypeVar("K")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DispatchPolicy:
+    """The bounds of a job's life. Times in milliseconds; 0 for `ack_timeout_ms` and `waiting_ms` turns them off."""
+
+    job_timeout_ms: int
+    ack_timeout_ms: int
+    waiting_ms: int
+    failovers_max: int
+    sends_cancel: bool
+    lease_ms: int
+    keep_ms: int
+    spread_ms: int
+    """For how long a session's last node is avoided; 0: not at all."""
+
+
+class LiveJob:
+    """A job accepted here and not ended."""
+
+    __slots__ = ("attempt", "due_ms", "given_ms", "node_id", "request", "state", "tried", "wait_until_ms")
+
+    def __init__(self, request: JobRequest) -> None:
+        self.request = request
+        self.state = JobState.CREATED
+        self.attempt = 0
+        self.node_id: NodeId | None = None
+        self.tried: tuple[NodeId, ...] = ()
+        """Nodes that failed at it."""
+        self.given_ms = 0
+        """When it was given to its node."""
+        self.wait_until_ms = 0
+        self.due_ms: int | None = None
+        """For when the alarm is set."""
+
+    @property
+    def id(self) -> JobId:
+        """Its id."""
+        return self.request.job_id
+
+    def next_due_ms(self, policy: DispatchPolicy) -> int:
+        """When something must be done about it if nothing happens before."""
+        match self.state:
+            case JobState.CREATED:
+                due_ms = self.wait_until_ms
+            case JobState.RESERVED | JobState.DISPATCHED if policy.ack_timeout_ms:
+                due_ms = self.given_ms + min(policy.ack_timeout_ms, policy.job_timeout_ms)
+            case _:
+                due_ms = self.given_ms + policy.job_timeout_ms
+        deadline_ms = self.request.deadline_ms
+        return due_ms if deadline_ms is None else min(due_ms, deadline_ms)
+
+
+class LiveJobs:
+    """All of them, by id, node and session."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[JobId, LiveJob] = {}
+        self._at: dict[NodeId, dict[JobId, LiveJob]] = {}
+        self._of: dict[SessionId, dict[JobId, LiveJob]] = {}
+        self._nobody = asyncio.Event()
+        self._nobody.set()
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __iter__(self) -> Iterator[LiveJob]:
+        return iter(tuple(self._jobs.values()))
+
+    def get(self, job_id: JobId) -> LiveJob | None:
+        """The job, if it is under way here."""
+        return self._jobs.get(job_id)
+
+    def add(self, job: LiveJob) -> None:
+        """A job begins."""
+        self._jobs[job.id] = job
+        self._of.setdefault(job.request.session_id, {})[job.id] = job
+        self._nobody.clear()
+
+    def at(self, node_id: NodeId) -> tuple[LiveJob, ...]:
+        """The jobs at a node."""
+        return tuple(self._at.get(node_id, {}).values())
+
+    def of(self, session_id: SessionId) -> tuple[LiveJob, ...]:
+        """The jobs of a session."""
+        return tuple(self._of.get(session_id, {}).values())
+
+    def place(self, job: LiveJob, node_id: NodeId, attempt: int) -> None:
+        """The job has a slot at a node."""
+        job.node_id = node_id
+        job.attempt = attempt
+        job.state = JobState.RESERVED
+        self._at.setdefault(node_id, {})[job.id] = job
+
+    def displace(self, job: LiveJob) -> None:
+        """The job is at no node any more."""
+        if job.node_id is not None:
+            _discard(self._at, job.node_id, job.id)
+            job.node_id = None
+        job.state = JobState.CREATED
+
+    def end(self, job: LiveJob, state: JobState) -> None:
+        """The job ended."""
+        self.displace(job)
+        job.state = state
+        if self._jobs.pop(job.id, None) is not None:
+            _discard(self._of, job.request.session_id, job.id)
+        if not self._jobs:
+            self._nobody.set()
+
+    async def wait_until_none(self) -> None:
+        """Wait until the last one has ended."""
+        await self._nobody.wait()
+
+
+def _discard(index: dict[K, dict[JobId, LiveJob]], key: K, job_id: JobId) -> None:
+    jobs = index.get(key)
+    if jobs is not None:
+        jobs.pop(job_id, None)
+        if not jobs:
+            del index[key]

@@ -1,0 +1,94 @@
+"""What saves a job when nothing happens, or the wrong thing: time-outs, lost nodes, lapsed leases."""
+
+from __future__ import annotations
+
+from dragoman.clock import Clock
+from dragoman.cluster.membership import Membership
+from dragoman.core.ids import JobId, NodeId, SessionId
+from dragoman.core.lifecycle import AT_A_NODE, JobState
+from dragoman.dispatch.dispatcher import Dispatcher, FailoverReason
+from dragoman.dispatch.live_jobs import LiveJob
+from dragoman.protocol.fields import ErrorCode
+from dragoman.telemetry.logs import get_logger
+
+log = get_logger("rescue")
+
+_LOOK_AGAIN_MS = 1000
+
+
+class Rescue:
+    """Sees to it that every job ends in bounded time."""
+
+    def __init__(self, dispatcher: Dispatcher, membership: Membership, clock: Clock) -> None:
+        self._dispatcher = dispatcher
+        self._membership = membership
+        self._clock = clock
+
+    async def answer_alarms(self) -> None:
+        """Look at every job and session whose time has come."""
+        for due_ms, key in self._dispatcher.alarms.take_due():
+            job = self._dispatcher.jobs.get(JobId(key))
+            if job is None:
+                session_id = SessionId(key)
+                self._dispatcher.watch_results(session_id, await self._dispatcher.router.release_results(session_id))
+            elif job.due_ms == due_ms:
+                job.due_ms = None
+                await self._examine(job)
+
+    async def node_lost(self, node_id: NodeId) -> None:
+        """A node's socket closed, or it fell silent: its jobs move.
+
+        It may still be at work on them and come back: their slots stay taken until it says otherwise.
+        """
+        for job in self._dispatcher.jobs.at(node_id):
+            await self._dispatcher.fail_over(job, FailoverReason.NODE_LOST, release=False)
+
+    async def session_over(self, session_id: SessionId) -> None:
+        """A session will not come back: nobody wants its jobs."""
+        for job in self._dispatcher.jobs.of(session_id):
+            await self._dispatcher.cancel(session_id, job.id)
+        self._dispatcher.forget_session(session_id)
+
+    async def lapse(self) -> None:
+        """Give back slots whose lease ran out; a job that still relied on one gets another attempt."""
+        dispatcher = self._dispatcher
+        for node_id, job_id, attempt in await dispatcher.store.lapse_slots():
+            dispatcher.metrics.lapsed_slots.inc()
+            dispatcher.view.give_back(node_id)
+            log.warning("slot given back, its lease ran out", node_id=node_id, job_id=job_id, attempt=attempt)
+            job = dispatcher.jobs.get(job_id)
+            if job is not None and job.node_id == node_id and job.attempt == attempt:
+                await dispatcher.fail_over(job, FailoverReason.LEASE_LAPSED, release=False)
+            await dispatcher.serve_waiting(node_id)
+
+    async def end_all(self, code: ErrorCode, text: str) -> None:
+        """Give up whatever is under way: the instance stops."""
+        for job in self._dispatcher.jobs:
+            error = self._dispatcher.answers.error(job.request, code, text, is_retryable=True)
+            await self._dispatcher.give_up(job, error, JobState.FAILED)
+
+    async def _examine(self, job: LiveJob) -> None:
+        dispatcher, now_ms = self._dispatcher, self._clock.now_ms()
+        request = job.request
+        if request.deadline_ms is not None and request.deadline_ms <= now_ms:
+            text = f"not done within the {request.deadline_ms - request.accepted_ms} ms it had"
+            error = dispatcher.answers.error(request, ErrorCode.DEADLINE_EXCEEDED, text, is_retryable=False)
+            await dispatcher.give_up(job, error, JobState.EXPIRED)
+        elif job.next_due_ms(dispatcher.policy) > now_ms:
+            dispatcher.watch(job)
+        elif job.state is JobState.CREATED:
+            refusal = dispatcher.answers.count_refusals(request.need)
+            await dispatcher.give_up(job, dispatcher.answers.no_node(request, refusal), JobState.FAILED)
+        elif job.state in AT_A_NODE:
+            await self._overdue(job)
+        else:
+            # Between reserving and handing over: whoever does that is about to set the alarm anew.
+            dispatcher.alarms.set(now_ms + _LOOK_AGAIN_MS, job.id)
+            job.due_ms = now_ms + _LOOK_AGAIN_MS
+
+    async def _overdue(self, job: LiveJob) -> None:
+        assert job.node_id is not None
+        has_acked = job.state is not JobState.DISPATCHED
+        self._membership.job_ended(job.node_id, is_good=False)
+        reason = FailoverReason.JOB_TIMEOUT if has_acked else FailoverReason.ACK_TIMEOUT
+        await self._dispatcher.fail_over(job, reason, release=False)

@@ -1,0 +1,190 @@
+"""How does a node's socket become a node, and its messages results?"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import msgspec
+
+from dragoman.core.ids import NodeId
+from dragoman.edge.connection import CLOSE_POLICY, Connection
+from dragoman.edge.parts import Parts
+from dragoman.protocol.codec import node_server_codec
+from dragoman.protocol.fields import Error, ErrorCode
+from dragoman.protocol.link import Fault, Link
+from dragoman.protocol.node_messages import (
+    JobAck,
+    JobResult,
+    JobStarted,
+    NodeAsrPartial,
+    NodeDrain,
+    NodeError,
+    NodeHeartbeat,
+    NodeInbound,
+    NodeRegister,
+    NodeRegisterAck,
+)
+from dragoman.routing.mailbox import NodeMailbox
+from dragoman.telemetry.logs import get_logger
+
+log = get_logger("node")
+
+_PROBE_MS: Final = 2000
+"""How long the older of two connections with one node id has to show that it lives."""
+
+_KEEP_ASSIGNMENTS_TIMES: Final = 4
+"""How many job time-outs an unanswered assignment is remembered: after that no answer of its node matters."""
+
+
+class NodeConnection(Connection):
+    """One node's socket."""
+
+    def __init__(self, parts: Parts, *, is_binary: bool) -> None:
+        super().__init__(parts.clock, is_binary=is_binary, message_bytes_max=parts.server.max_message_bytes)
+        self._parts = parts
+        codec = node_server_codec(is_binary=is_binary)
+        self._link: Link[NodeInbound] = Link(codec, NodeRegister)
+        self._mailbox = NodeMailbox(self, codec, parts.server.send_queue_bytes)
+        self._is_registering = False
+        self._sign_of_life: asyncio.Future[None] | None = None
+        self.node_id: NodeId | None = None
+
+    def receive(self, frame: bytes, *, is_text: bool) -> None:
+        """See Connection."""
+        self._lives()
+        message = self._link.receive(frame, is_text=is_text)
+        if isinstance(message, Fault):
+            self._fault(message)
+        else:
+            self._parts.errands.run(self._handle(message), "node message")
+
+    def ponged(self, payload: bytes) -> None:
+        """See Connection."""
+        self._lives()
+
+    def lost(self) -> None:
+        """See Connection."""
+        self._mailbox.is_closed = True
+        self._parts.open.nodes.discard(self)
+        if self._sign_of_life is not None and not self._sign_of_life.done():
+            self._sign_of_life.cancel()
+        if self.node_id is not None:
+            self._parts.errands.run(self._lost(self.node_id), "node lost")
+
+    def end(self, code: int, reason: str) -> None:
+        """End the connection from our side."""
+        self._mailbox.close(code, reason)
+
+    async def is_alive(self) -> bool:
+        """Whether the peer answers a ping in time."""
+        if self.is_gone or self._mailbox.is_closed:
+            return False
+        if self._sign_of_life is None or self._sign_of_life.done():
+            self._sign_of_life = asyncio.get_running_loop().create_future()
+        self.ping(b"probe")
+        done, _ = await asyncio.wait([self._sign_of_life], timeout=_PROBE_MS / 1000)
+        return bool(done) and not self._sign_of_life.cancelled()
+
+    async def _handle(self, message: NodeInbound) -> None:
+        if isinstance(message, NodeRegister):
+            await self._register(message)
+            return
+        node_id = self.node_id
+        if node_id is None:
+            return
+        said = message.node_id
+        if said != node_id and said is not None:
+            self._fault(self._link.fault(f"node_id: {said!r} is not the node of this connection, {node_id!r}"))
+            return
+        match message:
+            case JobResult():
+                await self._parts.results.accept(node_id, message)
+            case JobAck() | JobStarted():
+                await self._parts.results.acknowledge(node_id, message)
+            case NodeAsrPartial():
+                await self._parts.results.recognised(node_id, message)
+            case NodeHeartbeat():
+                await self._heartbeat(node_id, message)
+            case NodeError():
+                self._complain(node_id, message)
+            case NodeDrain():
+                self._parts.membership.drain(node_id)
+
+    async def _register(self, message: NodeRegister) -> None:
+        if self._is_registering:
+            self._fault(self._link.fault("type: 'node_register' while the one before is not answered"))
+            return
+        if self.node_id is not None and message.node_id not in (None, self.node_id):
+            self._fault(self._link.fault(f"node_id: {message.node_id!r}, but this connection is {self.node_id!r}"))
+            return
+        self._is_registering = True
+        try:
+            await self._take_place(message)
+        finally:
+            self._is_registering = False
+
+    async def _take_place(self, message: NodeRegister) -> None:
+        if self.node_id is not None:
+            message = msgspec.structs.replace(message, node_id=self.node_id)
+        elif message.node_id is not None and not await self._displace(NodeId(message.node_id)):
+            text = f"node_id: {message.node_id!r} is connected already, and alive"
+            self._mailbox.post(Error(code=ErrorCode.NODE_ID_CONFLICT, message=text))
+            return
+        if self.is_gone:
+            return
+        node_id = self._parts.membership.register(message)
+        if isinstance(node_id, Error):
+            self._mailbox.post(node_id)
+            return
+        self.node_id = node_id
+        self._link.is_open = True
+        self._parts.open.by_node[node_id] = self
+        self._parts.router.nodes[node_id] = self._mailbox
+        self._mailbox.post(NodeRegisterAck(node_id=node_id, message="registered", status="registering"))
+
+    async def _displace(self, node_id: NodeId) -> bool:
+        """Make room for this connection, unless another one with the same node id is alive."""
+        while (older := self._parts.open.by_node.get(node_id)) is not None:
+            if await older.is_alive():
+                return False
+            older.end(CLOSE_POLICY, "the node connected anew")
+            if not older.is_gone:
+                older.is_gone = True
+                older.lost()
+            self._parts.open.by_node.pop(node_id, None)
+        return True
+
+    async def _heartbeat(self, node_id: NodeId, message: NodeHeartbeat) -> None:
+        wrong = await self._parts.membership.heartbeat(node_id, message)
+        if wrong is not None:
+            self._mailbox.post(wrong)
+            return
+        keep_ms = self._parts.dispatcher.policy.job_timeout_ms * _KEEP_ASSIGNMENTS_TIMES
+        self._mailbox.forget_before(self._clock.now_ms() - keep_ms)
+        await self._parts.dispatcher.serve_waiting(node_id)
+
+    def _complain(self, node_id: NodeId, message: NodeError) -> None:
+        log.warning("node complains", node_id=node_id, code=message.code)
+        if message.code == ErrorCode.MODEL_NOT_AVAILABLE:
+            self._parts.membership.mark_unavailable(node_id, None, message.details or {})
+
+    async def _lost(self, node_id: NodeId) -> None:
+        if self._parts.router.nodes.get(node_id) is not self._mailbox:
+            return
+        del self._parts.router.nodes[node_id]
+        if self._parts.open.by_node.get(node_id) is self:
+            del self._parts.open.by_node[node_id]
+        self._parts.membership.lost(node_id)
+        await self._parts.rescue.node_lost(node_id)
+
+    def _lives(self) -> None:
+        if self._sign_of_life is not None and not self._sign_of_life.done():
+            self._sign_of_life.set_result(None)
+
+    def _fault(self, fault: Fault) -> None:
+        self._parts.metrics.bad_messages.labels("node").inc()
+        if fault.error is not None:
+            self._mailbox.post(fault.error)
+        if fault.is_last:
+            self._mailbox.close(CLOSE_POLICY, "too many bad messages")

@@ -1,0 +1,53 @@
+"""What do the connections work with? The parts of one instance, wired by app.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dragoman.clock import Clock
+from dragoman.cluster.membership import Membership
+from dragoman.config.settings import SchedulerSettings, ServerSettings
+from dragoman.core.ids import InstanceId, NodeId
+from dragoman.dispatch.dispatcher import Dispatcher
+from dragoman.dispatch.rescue import Rescue
+from dragoman.dispatch.results import Results
+from dragoman.edge.eager import Errands
+from dragoman.routing.router import Router
+from dragoman.store.interface import Store
+from dragoman.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from dragoman.edge.node_connection import NodeConnection
+    from dragoman.edge.session_connection import SessionConnection
+
+
+@dataclass(slots=True)
+class OpenConnections:
+    """The sockets that are open now."""
+
+    sessions: set[SessionConnection] = field(default_factory=set)
+    nodes: set[NodeConnection] = field(default_factory=set)
+    by_node: dict[NodeId, NodeConnection] = field(default_factory=dict)
+    """Registered nodes only."""
+    streaming: set[SessionConnection] = field(default_factory=set)
+    """Sessions in the middle of an utterance in chunks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Everything a connection may need to call."""
+
+    instance_id: InstanceId
+    server: ServerSettings
+    scheduler: SchedulerSettings
+    clock: Clock
+    store: Store
+    router: Router
+    membership: Membership
+    dispatcher: Dispatcher
+    results: Results
+    rescue: Rescue
+    metrics: Metrics
+    errands: Errands
+    open: OpenConnections = field(default_factory=OpenConnections)

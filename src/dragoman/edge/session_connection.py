@@ -1,0 +1,434 @@
+"""How does a client's socket become a session, and its messages jobs?"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import Final
+
+import msgspec
+
+from dragoman.core.ids import InstanceId, JobId, RequestId, SessionId, TenantId, TraceId, derive_job_id
+from dragoman.core.job import PRIORITY_DEFAULT, JobRequest
+from dragoman.core.lifecycle import JobState
+from dragoman.dispatch.dispatcher import Accepted, AlreadyKnown, Refused
+from dragoman.edge.connection import CLOSE_POLICY, Connection
+from dragoman.edge.parts import Parts
+from dragoman.protocol.codec import FormatError, session_server_codec
+from dragoman.protocol.fields import Error, ErrorCode
+from dragoman.protocol.link import Fault, Link
+from dragoman.protocol.requests import CHUNK_SAMPLE_RATE, Asked, read_init, read_utterance
+from dragoman.protocol.segmentation import Cut, CutReason, Segmenter
+from dragoman.protocol.session_messages import (
+    AudioChunk,
+    Backpressure,
+    ClientHeartbeat,
+    ClientJobCancel,
+    ServerHeartbeat,
+    SessionClose,
+    SessionCloseAck,
+    SessionInbound,
+    SessionInit,
+    SessionInitAck,
+    Terminal,
+    TtsPlayEnded,
+    UiEvent,
+    UiEventKind,
+    Utterance,
+)
+from dragoman.routing.mailbox import Mailbox
+from dragoman.routing.session import Session
+from dragoman.store.interface import NoResume, Resumed, SessionRecord
+from dragoman.telemetry.logs import get_logger
+
+log = get_logger("session")
+
+PROTOCOL_VERSION: Final = "1.0"
+CLOSE_DONE: Final = 1000
+_WARN_EVERY_MS: Final = 1000
+_WARN_AT: Final = 0.8
+"""From which part of a limit on a client is told to slow down."""
+
+
+class SessionConnection(Connection):
+    """One client's socket."""
+
+    def __init__(self, parts: Parts, instance_id: InstanceId, *, is_binary: bool) -> None:
+        super().__init__(parts.clock, is_binary=is_binary, message_bytes_max=parts.server.max_message_bytes)
+        self._parts = parts
+        self._instance_id = instance_id
+        codec = session_server_codec(is_binary=is_binary)
+        self._link: Link[SessionInbound] = Link(codec, SessionInit)
+        self._mailbox = Mailbox(self, codec, parts.server.send_queue_bytes)
+        self._opening = False
+        self._is_confirmed = True
+        self.session: Session | None = None
+
+    def receive(self, frame: bytes, *, is_text: bool) -> None:
+        """See Connection."""
+        message = self._link.receive(frame, is_text=is_text)
+        if isinstance(message, Fault):
+            self._parts.errands.run(self._fault(message), "fault")
+        else:
+            self._parts.errands.run(self._handle(message), "session message")
+
+    def lost(self) -> None:
+        """See Connection."""
+        self._mailbox.is_closed = True
+        self._parts.open.sessions.discard(self)
+        if self.session is not None:
+            self._parts.errands.run(self._detach(self.session), "detach")
+
+    def ponged(self, payload: bytes) -> None:
+        """See Connection."""
+        if self.session is None:
+            return
+        if payload.isdigit():
+            self.session.confirm(int(payload))
+        if not self._is_confirmed:
+            self._is_confirmed = True
+            self._parts.errands.run(self._parts.store.confirm_session(self.session.id), "confirm")
+
+    def check_receipt(self) -> None:
+        """Find out, by a ping, whether the client has had what it was sent."""
+        serial = None if self.session is None else self.session.unconfirmed_serial
+        if serial is not None or not self._is_confirmed:
+            self.ping(str(serial or 0).encode())
+
+    def end(self, code: int, reason: str) -> None:
+        """End the connection from our side; the session can be resumed."""
+        self._mailbox.close(code, reason)
+
+    async def cut_pause(self) -> None:
+        """Time went by: an utterance in chunks may have ended by a pause."""
+        session = self.session
+        if session is not None:
+            for cut in session.segmenter.pause(self._clock.now_ms()):
+                await self._submit_cut(session, cut)
+
+    async def _handle(self, message: SessionInbound) -> None:
+        session = self.session
+        if isinstance(message, SessionInit):
+            await self._open(message)
+            return
+        if session is None:
+            return
+        if isinstance(message, ClientJobCancel):
+            await self._cancel(session, message)
+            return
+        if message.session_id != session.id:
+            self._refuse_foreign(message)
+            return
+        match message:
+            case Utterance():
+                await self._utter(session, message)
+            case AudioChunk():
+                await self._chunk(session, message)
+            case ClientHeartbeat():
+                self._heartbeat(session, message)
+            case TtsPlayEnded():
+                log.debug("played", session_id=session.id, group_id=message.group_id)
+            case SessionClose():
+                await self._close(session, message)
+
+    # --- opening
+
+    async def _open(self, init: SessionInit) -> None:
+        if self._link.is_open or self._opening:
+            await self._fault(self._link.fault("type: 'session_init', but the session is open already"))
+            return
+        self._opening = True
+        try:
+            await self._open_or_resume(init)
+        finally:
+            self._opening = False
+
+    async def _open_or_resume(self, init: SessionInit) -> None:
+        try:
+            read_init(init)
+        except FormatError as error:
+            await self._fault(self._link.fault(str(error)))
+            return
+        if init.pairing_code:
+            text = "pairing_code: nobody has given out such a code; leave it out"
+            self._say(Error(code=ErrorCode.INVALID_PAIRING_CODE, message=text, details={"retryable": False}))
+            return
+        if init.resume_token:
+            await self._resume(init, init.resume_token)
+            return
+        record = SessionRecord(
+            session_id=SessionId(f"s-{secrets.token_hex(8)}"),
+            tenant_id=None if init.tenant_id is None else TenantId(init.tenant_id),
+            init=init,
+            trace_id=init.trace_id or secrets.token_hex(16),
+        )
+        token, digest = _new_token(record.session_id)
+        await self._parts.store.open_session(record, digest)
+        session = self._make_session(record)
+        self._parts.router.sessions[session.id] = session
+        self._begin(session, token, "session created")
+        session.attach(self._mailbox, (), None)
+        log.info("session opened", session_id=session.id, trace_id=session.trace_id, platform=init.platform)
+
+    async def _resume(self, init: SessionInit, token: str) -> None:
+        session_id = SessionId(token.partition(".")[0])
+        next_token, next_digest = _new_token(session_id)
+        resumed = await self._parts.store.resume_session(session_id, _digest(token), next_digest)
+        if isinstance(resumed, NoResume):
+            text = "resume_token: not good, or the session has ended; open a new session without it"
+            self._say(Error(code=ErrorCode.INVALID_SESSION, message=text, details={"retryable": False}))
+            log.info("session not resumed", why=resumed)
+            return
+        await self._continue(init, resumed, next_token)
+
+    async def _continue(self, init: SessionInit, resumed: Resumed, token: str) -> None:
+        router = self._parts.router
+        session = router.sessions.get(resumed.record.session_id)
+        if session is None:
+            session = router.sessions[resumed.record.session_id] = self._make_session(resumed.record)
+        old = session.mailbox
+        self._is_confirmed = False
+        self._begin(session, token, "session resumed")
+        left = session.attach(self._mailbox, resumed.parked, init.terminals_received)
+        if old is not None:
+            old.close(CLOSE_DONE, "the session goes on on another connection")
+        if left:
+            await router.detach(session, left)
+        self.check_receipt()
+        log.info("session resumed", session_id=session.id, terminals=len(resumed.parked))
+
+    def _make_session(self, record: SessionRecord) -> Session:
+        settings = self._parts.scheduler
+        segmentation = settings.web_task_segmentation
+        return Session(
+            record,
+            gap_timeout_ms=settings.results.gap_timeout_ms,
+            segmenter=Segmenter(pause_ms=segmentation.pause_ms, max_duration_ms=segmentation.max_duration_ms),
+            bytes_max=self._parts.server.send_queue_bytes,
+        )
+
+    def _begin(self, session: Session, token: str, text: str) -> None:
+        self.session = session
+        self._link.is_open = True
+        self._say(
+            SessionInitAck(
+                session_id=session.id,
+                message=text,
+                trace_id=session.trace_id,
+                resume_token=token,
+                instance_id=self._instance_id,
+                protocol_version=PROTOCOL_VERSION,
+                negotiated_audio_format="pcm16",
+                negotiated_sample_rate=CHUNK_SAMPLE_RATE,
+                negotiated_channel_count=1,
+            )
+        )
+
+    # --- utterances
+
+    async def _utter(self, session: Session, utterance: Utterance) -> None:
+        index = utterance.utterance_index
+        if session.results.is_too_far(index):
+            text = f"utterance_index: {index}; wanted at most {session.results.next_index + 999}, they go up one by one"
+            await self._fault(self._link.fault(text, utterance_index=index))
+            return
+        try:
+            asked = read_utterance(utterance, session.record.init, session.tenant)
+        except FormatError as error:
+            await self._fault(self._link.fault(str(error), utterance_index=index))
+            return
+        now_ms = self._clock.now_ms()
+        request_id = RequestId(utterance.request_id if utterance.request_id is not None else str(index))
+        await self._submit(
+            session,
+            JobRequest(
+                job_id=derive_job_id(session.tenant, session.id, request_id),
+                session_id=session.id,
+                request_id=request_id,
+                utterance_index=index,
+                trace_id=TraceId(utterance.trace_id or session.trace_id),
+                need=asked.need,
+                speech=asked.speech,
+                accepted_ms=now_ms,
+                deadline_ms=None if utterance.deadline_ms is None else now_ms + utterance.deadline_ms,
+                tenant_id=session.tenant,
+                priority=PRIORITY_DEFAULT if utterance.priority is None else utterance.priority,
+            ),
+        )
+
+    async def _submit(self, session: Session, request: JobRequest) -> None:
+        dispatcher = self._parts.dispatcher
+        match await dispatcher.submit(request):
+            case Accepted(_, state):
+                if state is JobState.CREATED or session.results.open_count > _WARN_AT * 1000:
+                    self._warn(session)
+            case AlreadyKnown(job_id, state, terminal):
+                await self._repeat(session, request, job_id, state, terminal)
+            case Refused(error):
+                await dispatcher.deliver_error(request, error)
+
+    async def _repeat(
+        self, session: Session, request: JobRequest, job_id: JobId, state: JobState, terminal: Terminal | None
+    ) -> None:
+        """The same request again: its job's id while it runs, its end again once it ended."""
+        index = request.utterance_index
+        if terminal is None:
+            event = _EVENT_OF.get(state, UiEventKind.INPUT_ENDED)
+            self._tell(session, job_id, index, event, request.trace_id)
+            return
+        router, dispatcher = self._parts.router, self._parts.dispatcher
+        again = _readdressed(terminal, index)
+        if isinstance(again, Error):
+            await dispatcher.deliver_error(request, again)
+        else:
+            dispatcher.watch_results(session.id, await router.deliver_result(session.id, index, again))
+
+    async def _chunk(self, session: Session, chunk: AudioChunk) -> None:
+        payload = chunk.payload or b""
+        if len(payload) % 2:
+            await self._fault(
+                self._link.fault(f"payload: {len(payload)} bytes; wanted an even number, PCM16 has 2 a sample")
+            )
+            return
+        segmenter = session.segmenter
+        if payload and not segmenter.has_begun:
+            self._tell(session, JobId(""), segmenter.next_index, UiEventKind.INPUT_STARTED, session.trace_id)
+        for cut in segmenter.add(chunk.seq, payload, self._clock.now_ms(), is_final=chunk.is_final):
+            await self._submit_cut(session, cut)
+        if segmenter.has_begun:
+            self._parts.open.streaming.add(self)
+
+    async def _submit_cut(self, session: Session, cut: Cut) -> None:
+        init = session.record.init
+        whole = Utterance(
+            session_id=session.id,
+            utterance_index=cut.index,
+            manual_cut=cut.reason is CutReason.FINAL,
+            src_lang=init.src_lang,
+            tgt_lang=init.tgt_lang,
+            audio=cut.audio,
+            audio_format="pcm16",
+            sample_rate=CHUNK_SAMPLE_RATE,
+        )
+        asked = read_utterance(whole, init, session.tenant)
+        speech = msgspec.structs.replace(
+            asked.speech,
+            is_pause_triggered=cut.reason is CutReason.PAUSE,
+            is_timeout_triggered=cut.reason is CutReason.DURATION,
+        )
+        request_id = RequestId(f"chunks-{cut.index}")
+        job_id = derive_job_id(session.tenant, session.id, request_id)
+        self._tell(session, job_id, cut.index, UiEventKind.INPUT_ENDED, session.trace_id)
+        await self._submit(session, self._cut_request(session, cut, Asked(speech, asked.need), request_id))
+
+    def _cut_request(self, session: Session, cut: Cut, asked: Asked, request_id: RequestId) -> JobRequest:
+        return JobRequest(
+            job_id=derive_job_id(session.tenant, session.id, request_id),
+            session_id=session.id,
+            request_id=request_id,
+            utterance_index=cut.index,
+            trace_id=session.trace_id,
+            need=asked.need,
+            speech=asked.speech,
+            accepted_ms=self._clock.now_ms(),
+            tenant_id=session.tenant,
+        )
+
+    # --- the rest
+
+    async def _cancel(self, session: Session, message: ClientJobCancel) -> None:
+        if await self._parts.dispatcher.cancel(session.id, JobId(message.job_id)):
+            return
+        text = f"job_id: {message.job_id!r} is no job of this session that is under way"
+        details = {"job_id": message.job_id, "retryable": False}
+        self._say(Error(code=ErrorCode.INVALID_MESSAGE, message=text, details=details))
+
+    def _heartbeat(self, session: Session, message: ClientHeartbeat) -> None:
+        if message.terminals_received is not None:
+            session.confirm(message.terminals_received)
+        self._say(ServerHeartbeat(session_id=session.id, timestamp=self._clock.now_ms()))
+
+    async def _close(self, session: Session, message: SessionClose) -> None:
+        """The session ends for good: what has not ended is cancelled, and its client told so, before the ack."""
+        router = self._parts.router
+        await self._parts.rescue.session_over(session.id)
+        await router.flush(session)
+        router.sessions.pop(session.id, None)
+        session.is_closed = True
+        self.session = None
+        self._link.is_open = False
+        await self._parts.store.close_session(session.id)
+        self._say(SessionCloseAck(session_id=session.id))
+        self._mailbox.close(CLOSE_DONE, "session closed")
+        log.info("session closed", session_id=session.id, why=message.reason[:100])
+
+    async def _detach(self, session: Session) -> None:
+        parked = session.detach(self._mailbox, self._clock.now_ms())
+        if parked is not None:
+            await self._parts.router.detach(session, parked)
+            log.info("session without connection", session_id=session.id, terminals=len(parked))
+
+    def _refuse_foreign(self, message: Utterance | AudioChunk | ClientHeartbeat | TtsPlayEnded | SessionClose) -> None:
+        text = f"session_id: {message.session_id!r} is not the session of this connection"
+        self._say(Error(code=ErrorCode.INVALID_SESSION, message=text, details={"retryable": False}))
+
+    async def _fault(self, fault: Fault) -> None:
+        self._parts.metrics.bad_messages.labels("session").inc()
+        if fault.error is None:
+            return
+        index = (fault.error.details or {}).get("utterance_index")
+        if self.session is not None and isinstance(index, int):
+            due_ms = await self._parts.router.deliver_error(self.session.id, index, fault.error)
+            self._parts.dispatcher.watch_results(self.session.id, due_ms)
+        else:
+            self._say(fault.error)
+        if fault.is_last:
+            self._mailbox.close(CLOSE_POLICY, "too many bad messages")
+
+    def _warn(self, session: Session) -> None:
+        """Tell the client to slow down, before anything has to be refused."""
+        waiting = self._parts.dispatcher.waiting
+        is_near = len(waiting) >= _WARN_AT * waiting.length_max or session.results.open_count > _WARN_AT * 1000
+        now_ms = self._clock.now_ms()
+        if is_near and now_ms - session.warned_ms >= _WARN_EVERY_MS:
+            session.warned_ms = now_ms
+            text = "many utterances wait for a node"
+            self._say(Backpressure(action="SLOW_DOWN", resume_after_ms=_WARN_EVERY_MS, message=text))
+
+    def _tell(self, session: Session, job_id: JobId, index: int, event: UiEventKind, trace_id: str) -> None:
+        self._say(
+            UiEvent(
+                trace_id=trace_id,
+                session_id=session.id,
+                job_id=job_id,
+                utterance_index=index,
+                event=event,
+                status="ok",
+            )
+        )
+
+    def _say(self, message: msgspec.Struct) -> None:
+        self._mailbox.post(message)
+
+
+_EVENT_OF: Final = {
+    JobState.DISPATCHED: UiEventKind.DISPATCHED,
+    JobState.ACCEPTED: UiEventKind.NODE_ACCEPTED,
+    JobState.RUNNING: UiEventKind.NODE_ACCEPTED,
+}
+
+
+def _readdressed(terminal: Terminal, index: int) -> Terminal:
+    if isinstance(terminal, Error):
+        return msgspec.structs.replace(terminal, details=(terminal.details or {}) | {"utterance_index": index})
+    return msgspec.structs.replace(terminal, utterance_index=index)
+
+
+def _new_token(session_id: SessionId) -> tuple[str, bytes]:
+    """A token for one resume, and what is kept of it: it names its session, so that any instance can find it."""
+    token = f"{session_id}.{secrets.token_urlsafe(32)}"
+    return token, _digest(token)
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()

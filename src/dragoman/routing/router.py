@@ -1,0 +1,103 @@
+"""How does a message reach a session or a node, wherever its socket is?
+
+The router delivers and never decides. An address that is not on this instance cannot be reached: with one instance
+there is nowhere else.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from dragoman.clock import Clock
+from dragoman.core.ids import NodeId, SessionId
+from dragoman.core.ordering import Missing
+from dragoman.protocol.node_messages import JobAssign
+from dragoman.protocol.session_messages import Terminal
+from dragoman.routing.mailbox import NodeMailbox
+from dragoman.routing.session import Session
+from dragoman.store.interface import Parked, Store
+
+
+class Router:
+    """The sessions and nodes connected here, by address."""
+
+    def __init__(self, store: Store, clock: Clock, *, resume_window_ms: int) -> None:
+        self.sessions: dict[SessionId, Session] = {}
+        self.nodes: dict[NodeId, NodeMailbox] = {}
+        self.resume_window_ms = resume_window_ms
+        self._store = store
+        self._clock = clock
+
+    def assign(self, node_id: NodeId, message: JobAssign) -> bool:
+        """Give a node a job; False when it cannot be reached."""
+        mailbox = self.nodes.get(node_id)
+        return mailbox is not None and mailbox.assign(message, self._clock.now_ms())
+
+    def tell_node(self, node_id: NodeId, message: msgspec.Struct) -> None:
+        """Say something to a node; lost when it is not there."""
+        mailbox = self.nodes.get(node_id)
+        if mailbox is not None:
+            mailbox.post(message)
+
+    def tell_session(self, session_id: SessionId, message: msgspec.Struct) -> None:
+        """Say something to a session that is worth nothing later."""
+        session = self.sessions.get(session_id)
+        if session is not None:
+            session.tell(message)
+
+    def begin(self, session_id: SessionId, index: int) -> None:
+        """An utterance was accepted: its result has a place in the order."""
+        session = self.sessions.get(session_id)
+        if session is not None:
+            session.results.begin(index)
+
+    async def deliver_result(self, session_id: SessionId, index: int, result: Terminal) -> int | None:
+        """Bring a result to its session, in order. Answers when something held back will be due."""
+        session = self.sessions.get(session_id)
+        if session is None:
+            return None
+        now_ms = self._clock.now_ms()
+        await self._settle(session, session.results.end(index, result, now_ms))
+        return session.results.due_ms()
+
+    async def deliver_error(self, session_id: SessionId, index: int, error: Terminal) -> int | None:
+        """Tell a session at once that an utterance failed. Answers when something held back will be due."""
+        session = self.sessions.get(session_id)
+        if session is None:
+            return None
+        now_ms = self._clock.now_ms()
+        await self._park(session, session.send_terminals([error], now_ms))
+        if not session.results.is_too_far(index):
+            await self._settle(session, session.results.end(index, None, now_ms))
+        return session.results.due_ms()
+
+    async def release_results(self, session_id: SessionId) -> int | None:
+        """Let go what has waited long enough for earlier results. Answers when the next will be due."""
+        session = self.sessions.get(session_id)
+        if session is None:
+            return None
+        await self._settle(session, session.results.release(self._clock.now_ms()))
+        return session.results.due_ms()
+
+    async def flush(self, session: Session) -> None:
+        """Let go whatever is held back: nothing earlier will come."""
+        await self._settle(session, session.results.release(self._clock.now_ms() + session.results.gap_timeout_ms))
+
+    async def detach(self, session: Session, parked: list[Parked]) -> None:
+        """Keep what a session without a connection is owed."""
+        await self._store.park_terminals(session.id, parked, self.resume_window_ms)
+
+    async def _settle(self, session: Session, out: list[Terminal | Missing]) -> None:
+        if out:
+            await self._park(session, session.settle(out, self._clock.now_ms()))
+
+    async def _park(self, session: Session, parked: list[Parked]) -> None:
+        if parked:
+            await self._store.park_terminals(session.id, parked, self._parking_ms(session))
+
+    def _parking_ms(self, session: Session) -> int:
+        # The window for a resume runs from the loss of the connection; a result that comes later does not lengthen it.
+        since_ms = session.detached_ms
+        if since_ms is None:
+            return self.resume_window_ms
+        return max(0, since_ms + self.resume_window_ms - self._clock.now_ms())
