@@ -32,15 +32,15 @@ test: $(VENV)/.dev  ## every test, also those with real processes and engines
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: $(VENV)/.dev  ## format, lint, types, import rules, fast tests: under a minute, before each commit
-	$(BIN)/ruff format --check src tests
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests examples
+	$(BIN)/ruff check src tests examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -q -n 2 -m 'not slow'
 
 format: $(VENV)/.dev  ## put the code into the house's format
-	$(BIN)/ruff check --fix-only --quiet src tests
-	$(BIN)/ruff format src tests
+	$(BIN)/ruff check --fix-only --quiet src tests examples
+	$(BIN)/ruff format src tests examples
 
 ci: check test  ## what the build server runs
 

@@ -26,6 +26,7 @@ from dragoman.dispatch.live_jobs import DispatchPolicy
 from dragoman.dispatch.rescue import Rescue
 from dragoman.dispatch.results import Results
 from dragoman.edge.eager import Errands
+from dragoman.edge.outbound import Outbound
 from dragoman.edge.parts import Parts
 from dragoman.edge.server import Server
 from dragoman.protocol.fields import ErrorCode
@@ -181,6 +182,7 @@ def _wire(settings: Settings, store: Store, clock: Clock, rng: Random, errands: 
         rescue=Rescue(dispatcher, membership, clock),
         metrics=metrics,
         errands=errands,
+        outbound=Outbound(asyncio.get_running_loop()),
     )
     _gauge(parts, view)
     return parts

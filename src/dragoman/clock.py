@@ -29,11 +29,12 @@ class SystemClock:
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._loop = loop or asyncio.get_running_loop()
-        self._offset_s = time.time() - self._loop.time()
+        self._time = self._loop.time
+        self._offset_s = time.time() - self._time()
 
     def now_ms(self) -> int:
         """Milliseconds since the epoch, never going back."""
-        return int((self._loop.time() + self._offset_s) * 1000)
+        return int((self._time() + self._offset_s) * 1000)
 
     def call_at(self, when_ms: int, callback: Callable[[], None]) -> asyncio.TimerHandle:
         """Call back at that time or soon after it."""

@@ -17,9 +17,13 @@ from picows import (
     WSTransport,
     ws_connect,
 )
+from picows.common import WSInvalidStatusError
 
 _FRAMES_WAITING_MAX: Final = 256
 """Frames read but not yet asked for; beyond it the socket is not read, and TCP holds the sender back."""
+
+_PING_S: Final = 15
+"""A server that says nothing for this long is asked for a sign of life, and given up after as long again."""
 
 
 class SocketClosedError(ConnectionError):
@@ -32,7 +36,11 @@ class SocketClosedError(ConnectionError):
 
 
 class SocketRefusedError(ConnectionError):
-    """No WebSocket came about: nobody listens, or the server said no."""
+    """No WebSocket came about: nobody listens, or the server said no, with an HTTP `status`."""
+
+    def __init__(self, text: str, *, status: int = 0) -> None:
+        self.status = status
+        super().__init__(text)
 
 
 class ClientSocket(WSListener):
@@ -79,13 +87,21 @@ class ClientSocket(WSListener):
                     extra_headers=headers,
                     max_frame_size=message_bytes_max,
                     websocket_handshake_timeout=connect_timeout_s,
+                    enable_auto_ping=True,
+                    auto_ping_idle_timeout=_PING_S,
+                    auto_ping_reply_timeout=_PING_S,
                     max_redirects=0,
                 )
         except TimeoutError as error:
             raise SocketRefusedError(f"{url}: no answer within {connect_timeout_s:g} s") from error
+        except WSInvalidStatusError as error:
+            status = 0 if error.response is None else int(error.response.status)
+            raise SocketRefusedError(f"{url}: {error}", status=status) from error
         except (WSError, WSInvalidURL, OSError, ValueError) as error:
             raise SocketRefusedError(f"{url}: {error}") from error
-        assert isinstance(listener, cls)
+        if not isinstance(listener, cls):
+            # The library gives none when the connection ends before the server has answered.
+            raise SocketRefusedError(f"{url}: the connection ended before the server answered")
         return listener
 
     @property

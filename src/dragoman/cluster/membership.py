@@ -93,7 +93,7 @@ class Membership:
             "node registered",
             node_id=node_id,
             slots=node.slots,
-            services=sorted(node.services),
+            services=" ".join(sorted(node.services)),
             version=message.version,
             platform=message.platform,
         )
@@ -146,6 +146,7 @@ class Membership:
     def scan(self) -> list[NodeId]:
         """Time went by: the nodes that have fallen silent since."""
         now_ms = self._clock.now_ms()
+        self._view.expire_marks(now_ms)
         silent: list[NodeId] = []
         for node_id in self._due(now_ms):
             entry = self._view.get(node_id)

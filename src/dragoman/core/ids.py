@@ -20,6 +20,6 @@ def derive_job_id(tenant: TenantId | None, session: SessionId, request: RequestI
     That makes "create if absent" on this id the whole of idempotency. The parts are length-prefixed, so that no
     choice of names by a client can make two different requests collide.
     """
-    parts = (tenant or "", session, request)
-    digest = hashlib.blake2b("".join(f"{len(part)}:{part}" for part in parts).encode(), digest_size=16)
-    return JobId("job-" + digest.hexdigest())
+    owner = tenant or ""
+    name = f"{len(owner)}:{owner}{len(session)}:{session}{len(request)}:{request}"
+    return JobId("job-" + hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest())

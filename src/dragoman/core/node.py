@@ -33,12 +33,12 @@ class Node:
     service_ids: tuple[tuple[str, Service], ...] = ()
     """Names of its services and models, to know what a complaint is about."""
 
-    def refuses(self, need: Need) -> Reason | None:
+    def refuses(self, need: Need, *, is_named: bool) -> Reason | None:
         """Why it can never take a job with this need; None when it can.
 
-        A node that is not public serves its own tenant, and, when it has none, who asks for it by name.
+        A node that is not public serves its own tenant, and, when it has none, who asks for it by name (`is_named`).
         """
-        is_own = need.tenant == self.tenant if self.tenant is not None else need.preferred == self.id
+        is_own = need.tenant == self.tenant if self.tenant is not None else is_named
         if not (self.accepts_public or is_own):
             return Reason.TENANT
         if not need.services <= self.services:

@@ -60,6 +60,10 @@ class OrderedResults(Generic[T]):
     def end(self, index: int, result: T | None, now_ms: int) -> list[T | Missing]:
         """An utterance ended, with a result or (None) with an error told already. Answers what goes out now."""
         self._open.discard(index)
+        if index <= self.next_index and not self._held:
+            # The usual way: it is the next, and nothing waits for it.
+            self.next_index = max(self.next_index, index + 1)
+            return [] if result is None else [result]
         if index < self.next_index:
             return [] if result is None else [result]
         held = self._held.setdefault(index, _Held([], now_ms + self.gap_timeout_ms))
@@ -69,6 +73,8 @@ class OrderedResults(Generic[T]):
 
     def due_ms(self) -> int | None:
         """When `release` should be called, if nothing ends before."""
+        if not self._held:
+            return None
         return min((held.until_ms for held in self._held.values()), default=None)
 
     def release(self, now_ms: int) -> list[T | Missing]:

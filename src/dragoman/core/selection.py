@@ -6,12 +6,15 @@ One short ranking is drawn from the nodes believed free and handed to the store,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from operator import attrgetter
 from random import Random
 from typing import Final
+
+from msgspec import Struct
 
 from dragoman.core.capability import Need
 from dragoman.core.ids import NodeId
@@ -41,8 +44,7 @@ class SelectionPolicy:
     strategy: Strategy = Strategy.LEAST_CONNECTIONS
 
 
-@dataclass(frozen=True, slots=True)
-class Ranking:
+class Ranking(Struct, frozen=True):
     """Nodes to try, the best first; never empty."""
 
     candidates: tuple[Candidate, ...]
@@ -75,41 +77,77 @@ def rank_nodes(
 
 
 def count_refusals(need: Need, view: FleetView, *, now_ms: int, tried: Collection[NodeId] = ()) -> Refusal:
-    """Say for how many nodes each reason holds. Looks at every node: ask it when there is nothing better to do."""
-    counts = Counter(
-        Reason.ALREADY_TRIED if entry.node.id in tried and not entry.can_never(need) else entry.refuses(need, now_ms)
-        for entry in view
-    )
-    return Refusal(counts={reason: count for reason, count in counts.items() if reason is not None})
+    """Say for how many nodes each reason holds."""
+    counts: Counter[Reason | None] = Counter()
+    for profile in view.profiles.values():
+        lasting = profile.can_never(need)
+        if lasting is None:
+            counts.update(profile.standings)
+        else:
+            counts[lasting] += profile.size
+    singled_out = {*tried, *view.marked}
+    if need.preferred is not None:
+        singled_out.add(need.preferred)
+    for node_id in singled_out:
+        _recount(counts, need, view, now_ms, node_id, has_failed=node_id in tried)
+    return Refusal(counts={reason: count for reason, count in counts.items() if reason is not None and count > 0})
+
+
+def _recount(
+    counts: Counter[Reason | None], need: Need, view: FleetView, now_ms: int, node_id: NodeId, *, has_failed: bool
+) -> None:
+    """Count a node by itself that was counted with its profile."""
+    entry = view.get(node_id)
+    if entry is None:
+        return
+    lasting = entry.profile.can_never(need)
+    counts[entry.standing if lasting is None else lasting] -= 1
+    is_able = entry.can_never(need) is None
+    counts[Reason.ALREADY_TRIED if has_failed and is_able else entry.refuses(need, now_ms)] += 1
 
 
 def _draw(
     need: Need, view: FleetView, policy: SelectionPolicy, rng: Random, now_ms: int, tried: Collection[NodeId]
 ) -> list[NodeEntry]:
-    # One more than a ranking holds, so that the node to be spread from can be last and still leave a full ranking.
-    limit = RANKING_MAX + 1 if policy.strategy is Strategy.LEAST_CONNECTIONS else len(view)
-    found = _first(need, view.everyone.free.ascending(rng), now_ms, tried, limit)
     match policy.strategy:
         case Strategy.LEAST_CONNECTIONS:
+            # One more than a ranking holds: the node to be spread from goes last and leaves a full ranking.
+            found = _least_loaded(need, view, rng, now_ms, tried, RANKING_MAX + 1)
             found.sort(key=_by_load)
         case Strategy.RANDOM:
+            found = _all_free(need, view, rng, now_ms, tried)
             rng.shuffle(found)
         case Strategy.ROUND_ROBIN:
+            found = _all_free(need, view, rng, now_ms, tried)
             found.sort(key=_by_turn)
     return found
 
 
-def _first(
-    need: Need, entries: Iterable[NodeEntry], now_ms: int, tried: Collection[NodeId], limit: int
+def _least_loaded(
+    need: Need, view: FleetView, rng: Random, now_ms: int, tried: Collection[NodeId], limit: int
 ) -> list[NodeEntry]:
     found: list[NodeEntry] = []
-    for entry in entries:
-        verdict = entry.verdicts.get(need, need)  # a need is no verdict: it stands for "not asked yet"
-        if verdict is need:
-            verdict = entry.can_never(need)
-        if verdict is not None or (entry.marks and entry.is_marked(need, now_ms)) or entry.node.id in tried:
-            continue
-        found.append(entry)
-        if len(found) >= limit:
-            break
+    profiles = view.serving(need)
+    for profile in profiles:
+        if tried or view.marked:
+            fit = (entry for entry in profile.free.ascending(rng) if _is_fit(entry, need, now_ms, tried))
+            found += islice(fit, limit)
+        else:
+            found += profile.free.lowest(limit, rng)
+    if len(profiles) > 1:
+        # Sorting keeps the order of equals: no profile may always come first among them.
+        rng.shuffle(found)
     return found
+
+
+def _all_free(need: Need, view: FleetView, rng: Random, now_ms: int, tried: Collection[NodeId]) -> list[NodeEntry]:
+    return [
+        entry
+        for profile in view.serving(need)
+        for entry in profile.free.ascending(rng)
+        if _is_fit(entry, need, now_ms, tried)
+    ]
+
+
+def _is_fit(entry: NodeEntry, need: Need, now_ms: int, tried: Collection[NodeId]) -> bool:
+    return entry.node.id not in tried and not (entry.marks and entry.is_marked(need, now_ms))

@@ -2,33 +2,53 @@
 
 The view is kept up step by step: own reservations and releases count at once, everything else when it is heard of.
 It only guides: whether a slot is really free is decided by the store.
+
+Fleets have many nodes and few kinds of them. Nodes that can do the same make one profile; whether they can serve a
+need is found out once for all of them, and each profile keeps its free nodes by load. So a choice costs the same
+however many nodes there are, and a change costs its own node only.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from random import Random
-from typing import Final
+from typing import Final, TypeAlias
 
-from dragoman.core.capability import Need, Service
-from dragoman.core.ids import NodeId
+from dragoman.core.capability import Languages, Need, Service
+from dragoman.core.ids import NodeId, TenantId
 from dragoman.core.node import Health, Node, NodeStatus
 from dragoman.core.refusal import Reason
 
 LEVELS: Final = 64
 """Steps of load that the index tells apart; nodes with up to this many slots are ordered exactly."""
 
-_VERDICTS_MAX: Final = 1024
+_NEEDS_MAX: Final = 4096
+
+ProfileKey: TypeAlias = tuple[frozenset[Service], Languages, TenantId | None, bool]
 
 
 class NodeEntry:
     """One node as the view knows it. Changed only by FleetView."""
 
-    __slots__ = ("assigned", "health", "is_overloaded", "level", "load", "marks", "node", "place", "used", "verdicts")
+    __slots__ = (
+        "assigned",
+        "health",
+        "is_overloaded",
+        "level",
+        "load",
+        "marks",
+        "node",
+        "place",
+        "profile",
+        "standing",
+        "used",
+    )
 
-    def __init__(self, node: Node, health: Health) -> None:
+    def __init__(self, node: Node, health: Health, profile: Profile) -> None:
         self.node = node
         self.health = health
+        self.profile = profile
         self.used = 0
         self.load = 0.0
         """The busiest of its resources, in percent."""
@@ -37,7 +57,8 @@ class NodeEntry:
         """What it said it cannot do after all, and until when (ms)."""
         self.assigned = 0
         """When it was last given a job, as a serial number: for turns."""
-        self.verdicts: dict[Need, Reason | None] = {}
+        self.standing: Reason | None = Reason.NOT_READY
+        """Why it can take nothing at all now; None when it can."""
         self.level = -1
         self.place = -1
 
@@ -47,27 +68,22 @@ class NodeEntry:
         return self.used / self.node.slots * 1000 + self.load
 
     def can_never(self, need: Need) -> Reason | None:
-        """Why it can never take this need; remembered, because it is asked for each job."""
-        try:
-            return self.verdicts[need]
-        except KeyError:
-            if len(self.verdicts) >= _VERDICTS_MAX:
-                self.verdicts.clear()
-            verdict = self.verdicts[need] = self.node.refuses(need)
-            return verdict
+        """Why it can never take this need; None when it can."""
+        reason = self.profile.can_never(need)
+        if reason is Reason.TENANT and need.preferred == self.node.id:
+            return self.node.refuses(need, is_named=True)
+        return reason
 
     def refuses(self, need: Need, now_ms: int) -> Reason | None:
         """Why it cannot take this need now; None when it can."""
         lasting = self.can_never(need)
         if lasting is not None:
             return lasting
-        if self.health.status is not NodeStatus.READY:
+        if self.standing is Reason.NOT_READY:
             return Reason.NOT_READY
         if self.marks and self.is_marked(need, now_ms):
             return Reason.MODEL_UNAVAILABLE
-        if self.is_overloaded:
-            return Reason.OVERLOADED
-        return Reason.FULL if self.used >= self.node.slots else None
+        return self.standing
 
     def is_marked(self, need: Need, now_ms: int) -> bool:
         """Whether it said lately that it cannot do this after all."""
@@ -104,6 +120,25 @@ class LoadIndex:
             self._lowest = min(self._lowest, level)
             self.count += 1
 
+    def lowest(self, limit: int, rng: Random) -> list[NodeEntry]:
+        """Up to `limit` nodes, the least loaded first; a level that is too large is entered at random."""
+        found: list[NodeEntry] = []
+        if not self.count:
+            return found
+        levels = self._levels
+        while not levels[self._lowest]:
+            self._lowest += 1
+        for level in range(self._lowest, LEVELS):
+            nodes = levels[level]
+            if nodes:
+                start = int(rng.random() * len(nodes))
+                found += nodes[start : start + limit - len(found)]
+                if len(found) < limit:
+                    found += nodes[: min(start, limit - len(found))]
+                if len(found) >= limit:
+                    break
+        return found
+
     def ascending(self, rng: Random) -> Iterator[NodeEntry]:
         """All nodes in it, the least loaded level first, each level from a random start."""
         while self._lowest < LEVELS and not self._levels[self._lowest]:
@@ -117,51 +152,84 @@ class LoadIndex:
             yield from nodes[:start]
 
 
-class Pool:
-    """Nodes among which a choice is made, and those of them that can take a job now."""
+class Profile:
+    """Nodes that can do the same, for the same tenants."""
 
-    __slots__ = ("free", "members", "name")
+    __slots__ = ("example", "free", "key", "size", "standings", "verdicts")
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.members: dict[NodeId, NodeEntry] = {}
+    def __init__(self, key: ProfileKey, example: Node) -> None:
+        self.key = key
+        self.example = example
+        """One of them: what it refuses, all refuse."""
+        self.size = 0
         self.free = LoadIndex()
+        self.standings: Counter[Reason | None] = Counter()
+        """How many of them can take nothing now, by reason, and (None) how many can."""
+        self.verdicts: dict[Need, Reason | None] = {}
+
+    def can_never(self, need: Need) -> Reason | None:
+        """Why none of them can ever take this need; remembered, because it is asked again and again."""
+        try:
+            return self.verdicts[need]
+        except KeyError:
+            if len(self.verdicts) >= _NEEDS_MAX:
+                self.verdicts.clear()
+            verdict = self.verdicts[need] = self.example.refuses(need, is_named=False)
+            return verdict
 
 
 class FleetView:
     """Every node known, with what it is believed to run."""
 
     def __init__(self) -> None:
-        self.everyone = Pool("all")
+        self._entries: dict[NodeId, NodeEntry] = {}
+        self.profiles: dict[ProfileKey, Profile] = {}
+        self._serving: dict[Need, list[Profile]] = {}
         self._serial = 0
+        self.marked: set[NodeId] = set()
+        """Nodes with a mark that may still be good."""
 
     def get(self, node_id: NodeId) -> NodeEntry | None:
         """The entry of a node, if it is known."""
-        return self.everyone.members.get(node_id)
+        return self._entries.get(node_id)
 
     def __iter__(self) -> Iterator[NodeEntry]:
-        return iter(self.everyone.members.values())
+        return iter(self._entries.values())
 
     def __len__(self) -> int:
-        return len(self.everyone.members)
+        return len(self._entries)
+
+    def serving(self, need: Need) -> list[Profile]:
+        """The profiles whose nodes can serve a need."""
+        profiles = self._serving.get(need)
+        if profiles is None:
+            if len(self._serving) >= _NEEDS_MAX:
+                self._serving.clear()
+            profiles = [profile for profile in self.profiles.values() if profile.can_never(need) is None]
+            self._serving[need] = profiles
+        return profiles
 
     def put(self, node: Node, health: Health) -> NodeEntry:
         """Enter a node, or what it now says of itself. What it is believed to run stays."""
-        entry = self.get(node.id)
+        entry = self._entries.get(node.id)
         if entry is None:
-            entry = self.everyone.members[node.id] = NodeEntry(node, health)
+            entry = self._entries[node.id] = NodeEntry(node, health, self._join(node))
+            entry.profile.standings[entry.standing] += 1
         elif entry.node != node:
+            self._leave(entry)
             entry.node = node
-            entry.verdicts.clear()
+            entry.profile = self._join(node)
+            entry.profile.standings[entry.standing] += 1
         entry.health = health
         self._place(entry)
         return entry
 
     def drop(self, node_id: NodeId) -> None:
         """Forget a node."""
-        entry = self.everyone.members.pop(node_id, None)
+        entry = self._entries.pop(node_id, None)
         if entry is not None:
-            self.everyone.free.put(entry, -1)
+            self._leave(entry)
+            self.marked.discard(node_id)
 
     def set_health(self, entry: NodeEntry, health: Health) -> None:
         """Note how a node is doing."""
@@ -200,8 +268,47 @@ class FleetView:
     def mark(self, entry: NodeEntry, what: Service | Need, until_ms: int) -> None:
         """The node cannot do this until then."""
         entry.marks[what] = until_ms
+        self.marked.add(entry.node.id)
+
+    def expire_marks(self, now_ms: int) -> None:
+        """Forget marks whose time has passed."""
+        for node_id in tuple(self.marked):
+            entry = self._entries[node_id]
+            entry.marks = {what: until for what, until in entry.marks.items() if until > now_ms}
+            if not entry.marks:
+                self.marked.discard(node_id)
 
     def _place(self, entry: NodeEntry) -> None:
-        slots = entry.node.slots
-        can_take = entry.used < slots and entry.health.status is NodeStatus.READY and not entry.is_overloaded
-        self.everyone.free.put(entry, entry.used * LEVELS // slots if can_take else -1)
+        standing = _standing(entry)
+        profile = entry.profile
+        if standing is not entry.standing:
+            profile.standings[entry.standing] -= 1
+            profile.standings[standing] += 1
+            entry.standing = standing
+        profile.free.put(entry, entry.used * LEVELS // entry.node.slots if standing is None else -1)
+
+    def _join(self, node: Node) -> Profile:
+        key = (node.services, node.languages, node.tenant, node.accepts_public)
+        profile = self.profiles.get(key)
+        if profile is None:
+            profile = self.profiles[key] = Profile(key, node)
+            self._serving.clear()
+        profile.size += 1
+        return profile
+
+    def _leave(self, entry: NodeEntry) -> None:
+        profile = entry.profile
+        profile.free.put(entry, -1)
+        profile.standings[entry.standing] -= 1
+        profile.size -= 1
+        if not profile.size:
+            del self.profiles[profile.key]
+            self._serving.clear()
+
+
+def _standing(entry: NodeEntry) -> Reason | None:
+    if entry.health.status is not NodeStatus.READY:
+        return Reason.NOT_READY
+    if entry.is_overloaded:
+        return Reason.OVERLOADED
+    return Reason.FULL if entry.used >= entry.node.slots else None

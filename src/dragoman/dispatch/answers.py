@@ -15,9 +15,6 @@ from dragoman.core.waiting import WaitingRoom
 from dragoman.protocol.fields import Error, ErrorCode
 from dragoman.telemetry.metrics import Metrics
 
-_REFUSAL_AGE_MS: Final = 250
-"""For how long counted reasons are good: counting looks at the whole fleet, and a flood of refusals must not."""
-
 _NEEDS_MAX: Final = 4096
 
 
@@ -30,7 +27,6 @@ class Answers:
         self._clock = clock
         self._metrics = metrics
         self._rates: dict[Need, ServiceRate] = {}
-        self._counted: dict[Need, tuple[int, Refusal]] = {}
 
     def error(self, request: JobRequest, code: str, text: str, *, is_retryable: bool, **details: Any) -> Error:
         """An error about one request, with what a program needs to act on it."""
@@ -54,16 +50,8 @@ class Answers:
         return self._refusal(request, ErrorCode.QUEUE_FULL, text, refusal, self._retry_ms(request.need))
 
     def count_refusals(self, need: Need) -> Refusal:
-        """Why each node cannot take a need, as of a moment ago."""
-        now_ms = self._clock.now_ms()
-        counted = self._counted.get(need)
-        if counted is not None and now_ms - counted[0] < _REFUSAL_AGE_MS:
-            return counted[1]
-        refusal = count_refusals(need, self._view, now_ms=now_ms)
-        if len(self._counted) >= _NEEDS_MAX:
-            self._counted.clear()
-        self._counted[need] = (now_ms, refusal)
-        return refusal
+        """Why each node cannot take a need."""
+        return count_refusals(need, self._view, now_ms=self._clock.now_ms())
 
     def count_service(self, need: Need, now_ms: int) -> None:
         """A job with this need was served: that is how fast it goes."""

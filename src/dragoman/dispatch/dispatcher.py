@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from dragoman.clock import Clock
 from dragoman.core.ids import JobId, NodeId, SessionId
@@ -22,7 +23,7 @@ from dragoman.dispatch.live_jobs import DispatchPolicy, LiveJob, LiveJobs
 from dragoman.protocol.assignment import make_assignment
 from dragoman.protocol.fields import Error, ErrorCode
 from dragoman.protocol.node_messages import NodeJobCancel
-from dragoman.protocol.session_messages import Terminal, UiEvent, UiEventKind
+from dragoman.protocol.session_messages import Terminal, UiEventKind
 from dragoman.routing.router import Router
 from dragoman.store.interface import AllFull, Job, Known, Reserved, Stale, Store
 from dragoman.telemetry.logs import get_logger
@@ -54,16 +55,14 @@ _FAILURE_CODES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(Struct, frozen=True):
     """There is a job for it: at a node, or waiting."""
 
     job_id: JobId
     state: JobState
 
 
-@dataclass(frozen=True, slots=True)
-class AlreadyKnown:
+class AlreadyKnown(Struct, frozen=True):
     """It was asked before, and this is what became of it so far."""
 
     job_id: JobId
@@ -71,8 +70,7 @@ class AlreadyKnown:
     terminal: Terminal | None
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """No job was made of it: asking again may go well."""
 
     error: Error
@@ -248,10 +246,11 @@ class Dispatcher:
 
     def forget(self, job: LiveJob, state: JobState) -> None:
         """A job ended: keep the books."""
-        self.waiting.remove(job.id)
+        if self.waiting:
+            self.waiting.remove(job.id)
         self.jobs.end(job, state)
         now_ms = self.clock.now_ms()
-        self.metrics.jobs.labels(state).inc()
+        self.metrics.jobs[state] += 1
         self.metrics.job_duration_seconds.observe((now_ms - job.request.accepted_ms) / 1000)
         if state is JobState.FINISHED:
             self.answers.count_service(job.request.need, now_ms)
@@ -287,8 +286,6 @@ class Dispatcher:
         return None, ()
 
     def _first_ranking(self, request: JobRequest, now_ms: int) -> Ranking | Refusal:
-        if not self.view.everyone.free.count:
-            return self.answers.count_refusals(request.need)
         return rank_nodes(
             request.need,
             self.view,
@@ -314,7 +311,8 @@ class Dispatcher:
 
     async def _hand_over(self, job: LiveJob, reserved: Reserved) -> None:
         now_ms = self.clock.now_ms()
-        self._correct(reserved.tried)
+        if reserved.tried:
+            self._correct(reserved.tried)
         self.view.take(reserved.node_id, reserved.used)
         self.jobs.place(job, reserved.node_id, reserved.attempt)
         job.given_ms = now_ms
@@ -332,23 +330,7 @@ class Dispatcher:
         if self.policy.spread_ms:
             self._last_nodes[job.request.session_id] = (now_ms, reserved.node_id)
         self.watch(job)
-        self.tell_progress(job, UiEventKind.DISPATCHED)
-
-    def tell_progress(self, job: LiveJob, event: UiEventKind) -> None:
-        """Tell the session how far its utterance has come."""
-        request = job.request
-        self.router.tell_session(
-            request.session_id,
-            UiEvent(
-                trace_id=request.trace_id,
-                session_id=request.session_id,
-                job_id=request.job_id,
-                utterance_index=request.utterance_index,
-                event=event,
-                status="ok",
-                elapsed_ms=self.clock.now_ms() - request.accepted_ms,
-            ),
-        )
+        self.router.hint(job.request, UiEventKind.DISPATCHED, now_ms)
 
     def _wait(self, job: LiveJob, now_ms: int) -> None:
         job.wait_until_ms = now_ms + self.policy.waiting_ms

@@ -32,10 +32,11 @@ class DispatchPolicy:
 class LiveJob:
     """A job accepted here and not ended."""
 
-    __slots__ = ("attempt", "due_ms", "given_ms", "node_id", "request", "state", "tried", "wait_until_ms")
+    __slots__ = ("attempt", "due_ms", "given_ms", "id", "node_id", "request", "state", "tried", "wait_until_ms")
 
     def __init__(self, request: JobRequest) -> None:
         self.request = request
+        self.id = request.job_id
         self.state = JobState.CREATED
         self.attempt = 0
         self.node_id: NodeId | None = None
@@ -46,11 +47,6 @@ class LiveJob:
         self.wait_until_ms = 0
         self.due_ms: int | None = None
         """For when the alarm is set."""
-
-    @property
-    def id(self) -> JobId:
-        """Its id."""
-        return self.request.job_id
 
     def next_due_ms(self, policy: DispatchPolicy) -> int:
         """When something must be done about it if nothing happens before."""

@@ -99,7 +99,8 @@ class Results:
             await self._finish(node_id, live, assignment, result)
         else:
             await self._fail(node_id, live, result.error or _UNEXPLAINED)
-        await self._dispatcher.serve_waiting(node_id)
+        if self._dispatcher.waiting:
+            await self._dispatcher.serve_waiting(node_id)
 
     async def _finish(self, node_id: NodeId, live: LiveJob, assignment: Assignment, result: JobResult) -> None:
         dispatcher = self._dispatcher
@@ -119,7 +120,7 @@ class Results:
         dispatcher.view.give_back(node_id)
         dispatcher.forget(live, JobState.FINISHED)
         self._membership.job_ended(node_id, is_good=True)
-        due_ms = await self._router.deliver_result(assignment.session_id, assignment.utterance_index, terminal)
+        due_ms = await self._router.deliver_result(assignment.session_id, live.id, assignment.utterance_index, terminal)
         dispatcher.watch_results(assignment.session_id, due_ms)
         log.debug("job finished", node_id=node_id, job_id=live.id, attempt=assignment.attempt)
 
@@ -154,7 +155,7 @@ class Results:
         is_news = live.state is JobState.DISPATCHED
         live.state = to
         if is_news:
-            self._dispatcher.tell_progress(live, UiEventKind.NODE_ACCEPTED)
+            self._router.hint(live.request, UiEventKind.NODE_ACCEPTED, self._clock.now_ms())
 
     def _assignment(self, node_id: NodeId, job_id: JobId, attempt: int | None) -> Assignment | None:
         mailbox = self._router.nodes.get(node_id)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from typing import Final
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from dragoman.clock import Clock
+from dragoman.config.settings import ServerSettings
+from dragoman.edge.outbound import Outbound
 from dragoman.telemetry.logs import get_logger
 
 log = get_logger("edge")
@@ -21,20 +24,26 @@ _TEXT: Final = WSMsgType.TEXT
 _BINARY: Final = WSMsgType.BINARY
 
 
+_LINGER_S: Final = 5
+"""How long a peer that is sent away has to read what is on its way, and the close frame behind it."""
+
+
 class Connection(WSListener, ABC):
     """One socket. Subclasses say what its messages mean."""
 
-    def __init__(self, clock: Clock, *, is_binary: bool, message_bytes_max: int) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock, outbound: Outbound, *, is_binary: bool, limits: ServerSettings) -> None:
         self._frame_type = _BINARY if is_binary else _TEXT
-        self._message_bytes_max = message_bytes_max
+        self._message_bytes_max = limits.max_message_bytes
+        self._queue_bytes_max = limits.send_queue_bytes
+        self._clock = clock
         self._transport: WSTransport | None = None
+        self._outbound = outbound
+        self._frames: list[bytes] = []
         self._fragments: list[bytes] = []
         self._fragments_bytes = 0
         self._is_text = False
-        self.opened_ms = clock.now_ms()
-        self.heard_ms = self.opened_ms
-        """When the peer last gave a sign of life."""
+        self._has_spoken = False
+        self.opened_ms = self.heard_ms = clock.now_ms()
         self.pinged_ms = 0
         self.is_gone = False
 
@@ -53,25 +62,42 @@ class Connection(WSListener, ABC):
     def ponged(self, payload: bytes) -> None:
         """The peer has read everything that was sent before the ping with this payload."""
 
+    @abstractmethod
+    def overflow(self) -> None:
+        """More waits for the peer to read than may."""
+
+    def note_signs(self, now_ms: int) -> None:
+        """Note when the peer was last heard: as of now, if it has said anything since the last time."""
+        if self._has_spoken:
+            self._has_spoken = False
+            self.heard_ms = now_ms
+
     # What a mailbox uses.
 
     def send(self, frame: bytes) -> None:
-        """Hand a frame to the socket."""
-        if self._transport is not None:
-            self._transport.send(self._frame_type, frame)
+        """Hand a frame to the socket; it leaves at the end of this turn of the loop."""
+        if not self._frames:
+            self._outbound.add(self)
+        self._frames.append(frame)
 
-    def queued_bytes(self) -> int:
-        """How much waits in memory for the peer to read."""
-        transport = self._transport
-        return 0 if transport is None else transport.underlying_transport.get_write_buffer_size()
-
-    def close(self, code: int, reason: str) -> None:
-        """End the connection: a close frame, then the socket. A peer that does not read is not waited for."""
+    def write_frames(self) -> None:
+        """Write what was sent in this turn."""
+        frames, self._frames = self._frames, []
         transport = self._transport
         if transport is None or self.is_gone:
             return
+        for frame in frames:
+            transport.send(self._frame_type, frame)
+
+    def close(self, code: int, reason: str) -> None:
+        """End the connection: what is on its way, a close frame, the socket. A slow reader gets a moment."""
+        transport = self._transport
+        if transport is None or self.is_gone:
+            return
+        self.write_frames()
         transport.send_close(WSCloseCode(code), reason.encode()[:120])
-        transport.disconnect(graceful=self.queued_bytes() <= self._message_bytes_max)
+        transport.disconnect()
+        asyncio.get_running_loop().call_later(_LINGER_S, transport.disconnect, False)  # noqa: FBT003  # not graceful
 
     def ping(self, payload: bytes = b"") -> None:
         """Ask for a sign of life."""
@@ -83,10 +109,14 @@ class Connection(WSListener, ABC):
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
+        transport.underlying_transport.set_write_buffer_limits(high=self._queue_bytes_max)
+
+    def pause_writing(self) -> None:
+        self.overflow()
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
-        self.heard_ms = self._clock.now_ms()
+        self._has_spoken = True
         if frame.fin and not self._fragments and kind in (_TEXT, _BINARY):
             self._receive(frame.get_payload_as_bytes(), is_text=kind == _TEXT)
         elif kind == WSMsgType.PONG:

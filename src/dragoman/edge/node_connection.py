@@ -41,11 +41,11 @@ class NodeConnection(Connection):
     """One node's socket."""
 
     def __init__(self, parts: Parts, *, is_binary: bool) -> None:
-        super().__init__(parts.clock, is_binary=is_binary, message_bytes_max=parts.server.max_message_bytes)
+        super().__init__(parts.clock, parts.outbound, is_binary=is_binary, limits=parts.server)
         self._parts = parts
         codec = node_server_codec(is_binary=is_binary)
         self._link: Link[NodeInbound] = Link(codec, NodeRegister)
-        self._mailbox = NodeMailbox(self, codec, parts.server.send_queue_bytes)
+        self._mailbox = NodeMailbox(self, codec)
         self._is_registering = False
         self._sign_of_life: asyncio.Future[None] | None = None
         self.node_id: NodeId | None = None
@@ -71,6 +71,10 @@ class NodeConnection(Connection):
             self._sign_of_life.cancel()
         if self.node_id is not None:
             self._parts.errands.run(self._lost(self.node_id), "node lost")
+
+    def overflow(self) -> None:
+        """See Connection."""
+        self._mailbox.overflow()
 
     def end(self, code: int, reason: str) -> None:
         """End the connection from our side."""

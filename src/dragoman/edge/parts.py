@@ -13,6 +13,7 @@ from dragoman.dispatch.dispatcher import Dispatcher
 from dragoman.dispatch.rescue import Rescue
 from dragoman.dispatch.results import Results
 from dragoman.edge.eager import Errands
+from dragoman.edge.outbound import Outbound
 from dragoman.routing.router import Router
 from dragoman.store.interface import Store
 from dragoman.telemetry.metrics import Metrics
@@ -50,4 +51,5 @@ class Parts:
     rescue: Rescue
     metrics: Metrics
     errands: Errands
+    outbound: Outbound
     open: OpenConnections = field(default_factory=OpenConnections)

@@ -82,6 +82,7 @@ class Server:
             self._check_silence(node, now_ms, is_open=node.node_id is not None)
 
     def _check_silence(self, connection: Connection, now_ms: int, *, is_open: bool) -> None:
+        connection.note_signs(now_ms)
         if not is_open and now_ms - connection.opened_ms >= _OPENING_MS:
             connection.end(CLOSE_POLICY, "nothing was opened in time")
         elif now_ms - connection.heard_ms >= SILENT_MS:

@@ -54,12 +54,12 @@ class SessionConnection(Connection):
     """One client's socket."""
 
     def __init__(self, parts: Parts, instance_id: InstanceId, *, is_binary: bool) -> None:
-        super().__init__(parts.clock, is_binary=is_binary, message_bytes_max=parts.server.max_message_bytes)
+        super().__init__(parts.clock, parts.outbound, is_binary=is_binary, limits=parts.server)
         self._parts = parts
         self._instance_id = instance_id
         codec = session_server_codec(is_binary=is_binary)
         self._link: Link[SessionInbound] = Link(codec, SessionInit)
-        self._mailbox = Mailbox(self, codec, parts.server.send_queue_bytes)
+        self._mailbox = Mailbox(self, codec)
         self._opening = False
         self._is_confirmed = True
         self.session: Session | None = None
@@ -69,6 +69,11 @@ class SessionConnection(Connection):
         message = self._link.receive(frame, is_text=is_text)
         if isinstance(message, Fault):
             self._parts.errands.run(self._fault(message), "fault")
+            return
+        session = self.session
+        if isinstance(message, Utterance) and session is not None and message.session_id == session.id:
+            # What nearly every message is goes the shortest way.
+            self._parts.errands.run(self._utter(session, message), "utterance")
         else:
             self._parts.errands.run(self._handle(message), "session message")
 
@@ -94,6 +99,10 @@ class SessionConnection(Connection):
         serial = None if self.session is None else self.session.unconfirmed_serial
         if serial is not None or not self._is_confirmed:
             self.ping(str(serial or 0).encode())
+
+    def overflow(self) -> None:
+        """See Connection."""
+        self._mailbox.overflow()
 
     def end(self, code: int, reason: str) -> None:
         """End the connection from our side; the session can be resumed."""
@@ -281,7 +290,7 @@ class SessionConnection(Connection):
         if isinstance(again, Error):
             await dispatcher.deliver_error(request, again)
         else:
-            dispatcher.watch_results(session.id, await router.deliver_result(session.id, index, again))
+            dispatcher.watch_results(session.id, await router.deliver_result(session.id, job_id, index, again))
 
     async def _chunk(self, session: Session, chunk: AudioChunk) -> None:
         payload = chunk.payload or b""

@@ -58,7 +58,7 @@ class Codec(Generic[M]):
         try:
             return self.decoder.decode(frame)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise self._explain(frame, error) from error
+            raise self.explain(frame, error) from error
 
     def encode(self, message: msgspec.Struct) -> bytes:
         """The frame of a message."""
@@ -72,7 +72,8 @@ class Codec(Generic[M]):
             return {}
         return loose if isinstance(loose, dict) else {}
 
-    def _explain(self, frame: bytes, error: Exception) -> FormatError | UnknownTypeError:
+    def explain(self, frame: bytes, error: Exception) -> FormatError | UnknownTypeError:
+        """What is wrong with a frame that could not be decoded."""
         if isinstance(error, RecursionError):
             return FormatError("nested too deep; wanted a flat object")
         if not isinstance(error, msgspec.ValidationError):

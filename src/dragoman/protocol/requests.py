@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
+
+from msgspec import Struct
 
 from dragoman.core.capability import Need, Pair, Service, need
 from dragoman.core.ids import NodeId, TenantId
@@ -20,8 +22,7 @@ CHUNK_SAMPLE_RATE: Final = 16_000
 _DEFAULT: Final = Pipeline()
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """What is to be translated and how, and what a node must be able to do for it."""
 
     speech: Speech
@@ -30,7 +31,8 @@ class Asked:
 
 def read_init(init: SessionInit) -> None:
     """Check what `session_init` says of languages. Raises FormatError, which names the field."""
-    _pairs(init.src_lang, init.tgt_lang, init.mode, init.lang_a, init.lang_b, init.auto_langs)
+    auto_langs = None if init.auto_langs is None else tuple(init.auto_langs)
+    _pairs(init.src_lang, init.tgt_lang, init.mode, init.lang_a, init.lang_b, auto_langs)
 
 
 def read_utterance(utterance: Utterance, init: SessionInit, tenant: TenantId | None) -> Asked:
@@ -63,8 +65,8 @@ def read_utterance(utterance: Utterance, init: SessionInit, tenant: TenantId | N
         partial_update_interval_ms=interval if interval is not None else init.partial_update_interval_ms,
         is_manual_cut=utterance.manual_cut,
     )
-    pairs = _pairs(utterance.src_lang, utterance.tgt_lang, mode, lang_a, lang_b, auto_langs)
     preferred = None if utterance.preferred_node_id is None else NodeId(utterance.preferred_node_id)
+    pairs = _pairs(utterance.src_lang, utterance.tgt_lang, mode, lang_a, lang_b, speech.auto_langs)
     return Asked(speech, need(services, pairs, tenant, preferred))
 
 
@@ -92,8 +94,14 @@ def _services(pipeline: Pipeline, *, is_text: bool) -> frozenset[Service]:
     return chosen
 
 
+@lru_cache(maxsize=4096)
 def _pairs(
-    src_tag: str, tgt_tag: str, mode: str | None, lang_a: str | None, lang_b: str | None, auto_langs: list[str] | None
+    src_tag: str,
+    tgt_tag: str,
+    mode: str | None,
+    lang_a: str | None,
+    lang_b: str | None,
+    auto_langs: tuple[str, ...] | None,
 ) -> tuple[Pair, ...]:
     if mode == "two_way_auto":
         a, b = _spoken("lang_a", lang_a or ""), _spoken("lang_b", lang_b or "")

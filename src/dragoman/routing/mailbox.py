@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -22,35 +21,36 @@ class Wire(Protocol):
         """Hand a frame to the socket; it may be kept in memory until the peer reads."""
         ...
 
-    def queued_bytes(self) -> int:
-        """How much waits in memory for the peer to read."""
-        ...
-
     def close(self, code: int, reason: str) -> None:
         """End the connection with a close code."""
         ...
 
 
 class Mailbox:
-    """The bounded out-queue of one connection. A peer that reads too slowly is sent away; it hurts only itself."""
+    """The bounded out-queue of one connection.
 
-    __slots__ = ("_bytes_max", "_codec", "_wire", "is_closed")
+    The bound is kept by the socket, which calls `overflow` when more than that waits for the peer to read: it is sent
+    away, and hurts only itself.
+    """
 
-    def __init__(self, wire: Wire, codec: Codec[Any], bytes_max: int) -> None:
+    __slots__ = ("_encode", "_send", "_wire", "is_closed")
+
+    def __init__(self, wire: Wire, codec: Codec[Any]) -> None:
         self._wire = wire
-        self._codec = codec
-        self._bytes_max = bytes_max
+        self._send = wire.send
+        self._encode = codec.encoder.encode
         self.is_closed = False
 
     def post(self, message: msgspec.Struct) -> bool:
-        """Send a message; False when the connection is gone or had to be ended."""
+        """Send a message; False when the connection is gone."""
         if self.is_closed:
             return False
-        if self._wire.queued_bytes() > self._bytes_max:
-            self.close(CLOSE_TOO_SLOW, "reads too slowly")
-            return False
-        self._wire.send(self._codec.encode(message))
+        self._send(self._encode(message))
         return True
+
+    def overflow(self) -> None:
+        """The peer reads too slowly."""
+        self.close(CLOSE_TOO_SLOW, "reads too slowly")
 
     def close(self, code: int, reason: str) -> None:
         """End the connection; what is posted afterwards goes nowhere."""
@@ -59,8 +59,7 @@ class Mailbox:
             self._wire.close(code, reason)
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(msgspec.Struct, frozen=True):
     """What a node was given: enough to know whether what it says of the job is its business."""
 
     attempt: int
@@ -75,8 +74,8 @@ class NodeMailbox(Mailbox):
 
     __slots__ = ("assignments",)
 
-    def __init__(self, wire: Wire, codec: Codec[Any], bytes_max: int) -> None:
-        super().__init__(wire, codec, bytes_max)
+    def __init__(self, wire: Wire, codec: Codec[Any]) -> None:
+        super().__init__(wire, codec)
         self.assignments: dict[JobId, Assignment] = {}
 
     def assign(self, message: JobAssign, now_ms: int) -> bool:

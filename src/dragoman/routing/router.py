@@ -6,16 +6,22 @@ there is nowhere else.
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from dragoman.clock import Clock
-from dragoman.core.ids import NodeId, SessionId
+from dragoman.core.ids import JobId, NodeId, SessionId
+from dragoman.core.job import JobRequest
 from dragoman.core.ordering import Missing
 from dragoman.protocol.node_messages import JobAssign
-from dragoman.protocol.session_messages import Terminal
+from dragoman.protocol.session_messages import Terminal, UiEventKind
 from dragoman.routing.mailbox import NodeMailbox
 from dragoman.routing.session import Session
 from dragoman.store.interface import Parked, Store
+
+HINT_MS: Final = 20
+"""Progress is told this much late: no person can see it, and an answer that is faster makes it no news."""
 
 
 class Router:
@@ -27,6 +33,7 @@ class Router:
         self.resume_window_ms = resume_window_ms
         self._store = store
         self._clock = clock
+        self._hinted: set[Session] = set()
 
     def assign(self, node_id: NodeId, message: JobAssign) -> bool:
         """Give a node a job; False when it cannot be reached."""
@@ -45,19 +52,32 @@ class Router:
         if session is not None:
             session.tell(message)
 
+    def hint(self, request: JobRequest, event: UiEventKind, now_ms: int) -> None:
+        """Tell a session how far its utterance has come, soon; what is overtaken by the end is not told at all."""
+        session = self.sessions.get(request.session_id)
+        if session is None:
+            return
+        session.hint(request, event, now_ms)
+        if not self._hinted:
+            self._clock.call_at(now_ms + HINT_MS, self._tell_hints)
+        self._hinted.add(session)
+
     def begin(self, session_id: SessionId, index: int) -> None:
         """An utterance was accepted: its result has a place in the order."""
         session = self.sessions.get(session_id)
         if session is not None:
             session.results.begin(index)
 
-    async def deliver_result(self, session_id: SessionId, index: int, result: Terminal) -> int | None:
+    async def deliver_result(self, session_id: SessionId, job_id: JobId, index: int, result: Terminal) -> int | None:
         """Bring a result to its session, in order. Answers when something held back will be due."""
         session = self.sessions.get(session_id)
         if session is None:
             return None
+        session.drop_hint(job_id)
         now_ms = self._clock.now_ms()
-        await self._settle(session, session.results.end(index, result, now_ms))
+        to_park = session.settle(session.results.end(index, result, now_ms), now_ms)
+        if to_park:
+            await self._park(session, to_park)
         return session.results.due_ms()
 
     async def deliver_error(self, session_id: SessionId, index: int, error: Terminal) -> int | None:
@@ -86,6 +106,11 @@ class Router:
     async def detach(self, session: Session, parked: list[Parked]) -> None:
         """Keep what a session without a connection is owed."""
         await self._store.park_terminals(session.id, parked, self.resume_window_ms)
+
+    def _tell_hints(self) -> None:
+        hinted, self._hinted = self._hinted, set()
+        for session in hinted:
+            session.tell_hints()
 
     async def _settle(self, session: Session, out: list[Terminal | Missing]) -> None:
         if out:

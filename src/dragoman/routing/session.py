@@ -11,10 +11,11 @@ from typing import Final
 
 import msgspec
 
-from dragoman.core.ids import SessionId, TenantId, TraceId
+from dragoman.core.ids import JobId, SessionId, TenantId, TraceId
+from dragoman.core.job import JobRequest
 from dragoman.core.ordering import Missing, OrderedResults
 from dragoman.protocol.segmentation import Segmenter
-from dragoman.protocol.session_messages import MissingResult, Terminal, TranslationResult
+from dragoman.protocol.session_messages import MissingResult, Terminal, TranslationResult, UiEvent, UiEventKind
 from dragoman.routing.mailbox import Mailbox
 from dragoman.store.interface import Parked, SessionRecord
 
@@ -44,6 +45,7 @@ class Session:
         self._bytes_max = bytes_max
         self._mailbox: Mailbox | None = None
         self._detached: _Detached | None = None
+        self._hints: dict[JobId, tuple[JobRequest, UiEventKind, int]] = {}
         self._serial = 0
         self._unconfirmed: deque[Parked] = deque()
 
@@ -61,6 +63,30 @@ class Session:
     def unconfirmed_serial(self) -> int | None:
         """The number of the last terminal message that the client is not known to have had."""
         return self._unconfirmed[-1].serial if self._unconfirmed else None
+
+    def hint(self, request: JobRequest, event: UiEventKind, now_ms: int) -> None:
+        """Note how far an utterance has come, to be told in a moment unless its end is told before."""
+        self._hints[request.job_id] = (request, event, now_ms)
+
+    def tell_hints(self) -> None:
+        """Tell what was noted."""
+        hints, self._hints = self._hints, {}
+        for request, event, at_ms in hints.values():
+            self.tell(
+                UiEvent(
+                    trace_id=request.trace_id,
+                    session_id=self.id,
+                    job_id=request.job_id,
+                    utterance_index=request.utterance_index,
+                    event=event,
+                    status="ok",
+                    elapsed_ms=at_ms - request.accepted_ms,
+                )
+            )
+
+    def drop_hint(self, job_id: JobId) -> None:
+        """The utterance has ended: how far it had come is no news."""
+        self._hints.pop(job_id, None)
 
     def tell(self, message: msgspec.Struct) -> None:
         """Say something that is worth nothing later: without a connection it is not said."""
@@ -82,10 +108,10 @@ class Session:
 
     def settle(self, out: list[Terminal | Missing], now_ms: int) -> list[Parked]:
         """Send what the order of results lets go."""
-        return self.send_terminals(
-            [self._missing(item.index, "gap_timeout", now_ms) if isinstance(item, Missing) else item for item in out],
-            now_ms,
-        )
+        terminals = [
+            self._missing(item.index, "gap_timeout", now_ms) if isinstance(item, Missing) else item for item in out
+        ]
+        return self.send_terminals(terminals, now_ms)
 
     def confirm(self, serial: int) -> None:
         """The client has had every terminal message up to this one."""

@@ -10,7 +10,6 @@ authority on capacity, whatever any view believes. A hold outlives its job while
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -26,8 +25,7 @@ class StoreDownError(ConnectionError):
     """The memory cannot be reached: nothing new may be accepted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """A job as the store knows it."""
 
     job_id: JobId
@@ -43,8 +41,7 @@ class Job:
 # --- reserving
 
 
-@dataclass(frozen=True, slots=True)
-class Reserved:
+class Reserved(Struct, frozen=True):
     """The attempt has a slot at the node, of which `used` are taken now."""
 
     node_id: NodeId
@@ -54,30 +51,26 @@ class Reserved:
     """Nodes before it in the ranking, full, with how many slots they have taken."""
 
 
-@dataclass(frozen=True, slots=True)
-class AllFull:
+class AllFull(Struct, frozen=True):
     """No node of the ranking has a free slot; the live count of each."""
 
     tried: tuple[tuple[NodeId, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Stale:
+class Stale(Struct, frozen=True):
     """The job is not where the caller believed: nothing was changed. None: there is no such job."""
 
     state: JobState | None
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Struct, frozen=True):
     """The request has a job already."""
 
     job: Job
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(Struct, frozen=True):
     """The job moved."""
 
 
@@ -91,8 +84,7 @@ class Release(StrEnum):
     NOT_HELD = "not_held"
 
 
-@dataclass(frozen=True, slots=True)
-class Slots:
+class Slots(Struct, frozen=True):
     """How many slots of a node are taken after a step, and how many the step gave back."""
 
     used: int
@@ -127,8 +119,7 @@ class Parked(Struct, frozen=True, kw_only=True):
     message: Terminal
 
 
-@dataclass(frozen=True, slots=True)
-class Resumed:
+class Resumed(Struct, frozen=True):
     """The session goes on; here is what it has not had."""
 
     record: SessionRecord

@@ -30,6 +30,8 @@ from dragoman.store.interface import (
     Stale,
 )
 
+_MOVED: Final = Moved()
+
 _ENDED_JOB_BYTES: Final = 1024
 """What an ended job costs beside its texts and audio, roughly."""
 
@@ -101,7 +103,7 @@ class MemoryStore:
         if job is None or job.attempt != attempt or job.node_id != node_id or job.state not in SOURCES[to]:
             return _stale(job)
         job.state = to
-        return Moved()
+        return _MOVED
 
     async def requeue_job(self, job_id: JobId, attempt: int, *, release: bool) -> Moved | Stale:
         """See Store."""
@@ -110,7 +112,7 @@ class MemoryStore:
             return _stale(job)
         self._leave_node(job, job_id, release=release)
         job.state = JobState.CREATED
-        return Moved()
+        return _MOVED
 
     async def end_job(
         self,
@@ -135,7 +137,7 @@ class MemoryStore:
         job.request = None
         job.forget_ms = self._clock.now_ms() + keep_ms
         self._retain(job_id, terminal)
-        return Moved()
+        return _MOVED
 
     async def read_job(self, job_id: JobId) -> Job | None:
         """See Store."""
