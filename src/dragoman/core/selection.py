@@ -73,7 +73,7 @@ def rank_nodes(
             found = [entry, *(other for other in found if other is not entry)]
     if not found:
         return count_refusals(need, view, now_ms=now_ms, tried=tried)
-    return Ranking(tuple([Candidate(entry.node.id, entry.node.slots) for entry in found[:RANKING_MAX]]))
+    return Ranking(tuple([entry.candidate for entry in found[:RANKING_MAX]]))
 
 
 def count_refusals(need: Need, view: FleetView, *, now_ms: int, tried: Collection[NodeId] = ()) -> Refusal:

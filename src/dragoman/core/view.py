@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from random import Random
 from typing import Final, TypeAlias
 
 from dragoman.core.capability import Languages, Need, Service
 from dragoman.core.ids import NodeId, TenantId
+from dragoman.core.job import Candidate
 from dragoman.core.node import Health, Node, NodeStatus
 from dragoman.core.refusal import Reason
 
@@ -33,6 +35,7 @@ class NodeEntry:
 
     __slots__ = (
         "assigned",
+        "candidate",
         "health",
         "is_overloaded",
         "level",
@@ -47,6 +50,7 @@ class NodeEntry:
 
     def __init__(self, node: Node, health: Health, profile: Profile) -> None:
         self.node = node
+        self.candidate = Candidate(node.id, node.slots)
         self.health = health
         self.profile = profile
         self.used = 0
@@ -121,35 +125,29 @@ class LoadIndex:
             self.count += 1
 
     def lowest(self, limit: int, rng: Random) -> list[NodeEntry]:
-        """Up to `limit` nodes, the least loaded first; a level that is too large is entered at random."""
-        found: list[NodeEntry] = []
+        """Up to `limit` nodes, the least loaded level first; each level is entered at random."""
         if not self.count:
-            return found
+            return []
         levels = self._levels
         while not levels[self._lowest]:
             self._lowest += 1
-        for level in range(self._lowest, LEVELS):
-            nodes = levels[level]
-            if nodes:
-                start = int(rng.random() * len(nodes))
-                found += nodes[start : start + limit - len(found)]
-                if len(found) < limit:
-                    found += nodes[: min(start, limit - len(found))]
-                if len(found) >= limit:
-                    break
-        return found
+        nodes = levels[self._lowest]
+        start = int(rng.random() * len(nodes))
+        found = nodes[start : start + limit]
+        return found if len(found) == limit else list(islice(self.ascending(rng, start), limit))
 
-    def ascending(self, rng: Random) -> Iterator[NodeEntry]:
-        """All nodes in it, the least loaded level first, each level from a random start."""
+    def ascending(self, rng: Random, start: int | None = None) -> Iterator[NodeEntry]:
+        """All nodes in it, the least loaded level first, each level from a random start (the first from `start`)."""
         while self._lowest < LEVELS and not self._levels[self._lowest]:
             self._lowest += 1
         for level in range(self._lowest, LEVELS):
             nodes = self._levels[level]
             if not nodes:
                 continue
-            start = int(rng.random() * len(nodes))
-            yield from nodes[start:]
-            yield from nodes[:start]
+            first = int(rng.random() * len(nodes)) if start is None else start
+            start = None
+            yield from nodes[first:]
+            yield from nodes[:first]
 
 
 class Profile:
@@ -218,6 +216,7 @@ class FleetView:
         elif entry.node != node:
             self._leave(entry)
             entry.node = node
+            entry.candidate = Candidate(node.id, node.slots)
             entry.profile = self._join(node)
             entry.profile.standings[entry.standing] += 1
         entry.health = health

@@ -301,6 +301,7 @@ class Dispatcher:
         if isinstance(ranking, Ranking) or ranking.is_worth_waiting:
             return ranking
         # Every node that could do it has failed once: better one of them again than none.
+        job.tried = ()
         return rank_nodes(need, self.view, self.selection, self.rng, now_ms=now_ms)
 
     def _begin(self, request: JobRequest) -> LiveJob:

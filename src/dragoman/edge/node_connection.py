@@ -96,6 +96,8 @@ class NodeConnection(Connection):
             return
         node_id = self.node_id
         if node_id is None:
+            if not self._is_registering:
+                self._fault(self._link.fault("type: wanted 'node_register', the last one was refused"))
             return
         said = message.node_id
         if said != node_id and said is not None:
@@ -123,6 +125,8 @@ class NodeConnection(Connection):
             self._fault(self._link.fault(f"node_id: {message.node_id!r}, but this connection is {self.node_id!r}"))
             return
         self._is_registering = True
+        # From here on other messages are no breach: a node need not wait for the ack to go on.
+        self._link.is_open = True
         try:
             await self._take_place(message)
         finally:
@@ -142,7 +146,6 @@ class NodeConnection(Connection):
             self._mailbox.post(node_id)
             return
         self.node_id = node_id
-        self._link.is_open = True
         self._parts.open.by_node[node_id] = self
         self._parts.router.nodes[node_id] = self._mailbox
         self._mailbox.post(NodeRegisterAck(node_id=node_id, message="registered", status="registering"))

@@ -121,6 +121,8 @@ class SessionConnection(Connection):
             await self._open(message)
             return
         if session is None:
+            text = "no session is open on this connection; wanted 'session_init'"
+            self._say(Error(code=ErrorCode.INVALID_SESSION, message=text, details={"retryable": False}))
             return
         if isinstance(message, ClientJobCancel):
             await self._cancel(session, message)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal
 
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-Logger: TypeAlias = FilteringBoundLogger
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -24,6 +23,7 @@ def configure_logs(log_format: Literal["text", "json"], log_level: str) -> None:
         if log_format == "json"
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0, sort_keys=False)
     )
+    _Level.is_debug = log_level == "debug"
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -39,7 +39,40 @@ def configure_logs(log_format: Literal["text", "json"], log_level: str) -> None:
     logging.getLogger("picows").setLevel(logging.CRITICAL)
 
 
-def get_logger(part: str) -> Logger:
+class Logger:
     """The logger of one part of the program, named in each of its lines."""
-    logger: Logger = structlog.get_logger(part=part)
-    return logger
+
+    __slots__ = ("_log",)
+
+    def __init__(self, part: str) -> None:
+        self._log: FilteringBoundLogger = structlog.get_logger(part=part)
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Log a change of state."""
+        self._log.info(event, **fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Log what went wrong and was mended."""
+        self._log.warning(event, **fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        """Log what needs somebody."""
+        self._log.error(event, **fields)
+
+    def exception(self, event: str, **fields: Any) -> None:
+        """Log a fault of ours, with its traceback."""
+        self._log.exception(event, **fields)
+
+    def debug(self, event: str, **fields: Any) -> None:
+        """Log a step of a job. Nearly always off, so finding that out must cost nothing."""
+        if _Level.is_debug:
+            self._log.debug(event, **fields)
+
+
+class _Level:
+    is_debug = False
+
+
+def get_logger(part: str) -> Logger:
+    """The logger of one part of the program."""
+    return Logger(part)
