@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+
 import pytest
 
 from dragoman.protocol.node_messages import JobResult
@@ -251,7 +253,10 @@ def test_a_node_that_hangs_up_loses_its_jobs_to_others_at_once() -> None:
 def test_a_silent_node_loses_its_jobs_within_one_heartbeat_timeout() -> None:
     async def story() -> None:
         async with a_world(
-            scheduler__job_timeout_seconds=600, scheduler__node_health__heartbeat_timeout_seconds=10
+            scheduler__job_timeout_seconds=600,
+            scheduler__heartbeat_interval_seconds=4,
+            scheduler__node_health__heartbeat_interval_seconds=4,
+            scheduler__node_health__heartbeat_timeout_seconds=10,
         ) as world:
             silent, session = await world.node(), await world.session()
             session.speak()
@@ -494,7 +499,7 @@ def test_spread_avoids_the_node_that_served_the_session_last() -> None:
                 served.append(busy.node_id)
                 busy.finish(busy.jobs[-1])
                 await asyncio.sleep(0.01)
-            assert all(one != two for one, two in zip(served, served[1:], strict=False))
+            assert all(one != two for one, two in itertools.pairwise(served))
 
     run_in_fake_time(story())
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[valid-type, misc]  # an alias chosen by platform
+class _JumpingSelector(selectors.DefaultSelector):
     """Waits for nothing: where another would sleep, it moves the loop's time on."""
 
     def __init__(self) -> None:

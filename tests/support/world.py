@@ -13,6 +13,7 @@ import msgspec
 
 from dragoman.app import App, running_app
 from dragoman.config.settings import Settings
+from dragoman.edge.connection import Connection
 from dragoman.edge.node_connection import NodeConnection
 from dragoman.edge.session_connection import SessionConnection
 from dragoman.protocol.codec import node_client_codec, session_client_codec
@@ -44,7 +45,7 @@ M = TypeVar("M", bound=msgspec.Struct)
 ALL_SERVICES = ("asr", "nmt", "tts")
 
 
-class _FakeSocket:
+class _FakeSocket(Connection):
     """What both fake connections do in place of a socket: keep what was sent, answer pings, remember the end."""
 
     heard: list[Any]
@@ -53,20 +54,20 @@ class _FakeSocket:
     decode: Callable[[bytes], Any]
 
     def write_frames(self) -> None:
-        frames, self._frames = self._frames, []  # type: ignore[has-type]
+        frames, self._frames = self._frames, []
         self.heard.extend(self.decode(frame) for frame in frames)
 
     def close(self, code: int, reason: str) -> None:
-        if not self.is_gone:  # type: ignore[has-type]
+        if not self.is_gone:
             self.write_frames()
             self.closed = code
             self.is_gone = True
-            self.lost()  # type: ignore[attr-defined]
+            self.lost()
 
     def ping(self, payload: bytes = b"") -> None:
         if self.answers_pings and not self.is_gone:
             self._has_spoken = True
-            self.ponged(payload)  # type: ignore[attr-defined]
+            self.ponged(payload)
 
 
 class FakeSessionConnection(_FakeSocket, SessionConnection):
@@ -276,6 +277,8 @@ class FakeSession(_Peer):
                     found.append((message.utterance_index, message.reason))
                 case Error(details={"utterance_index": int() as index}):
                     found.append((index, message.code))
+                case _:
+                    pass
         return found
 
 
@@ -286,9 +289,7 @@ class World:
         self.app = app
         self._numbers = itertools.count(1)
 
-    async def node(
-        self, node_id: str | None = None, *, slots: int = 1, beats: bool = True, **fields: Any
-    ) -> FakeNode:
+    async def node(self, node_id: str | None = None, *, slots: int = 1, beats: bool = True, **fields: Any) -> FakeNode:
         """A ready node."""
         node = FakeNode(self, node_id or f"n{next(self._numbers)}")
         node.services = fields.pop("services", ALL_SERVICES)
