@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
 from random import Random
 from typing import Final, TypeAlias
 
@@ -134,20 +133,26 @@ class LoadIndex:
         nodes = levels[self._lowest]
         start = int(rng.random() * len(nodes))
         found = nodes[start : start + limit]
-        return found if len(found) == limit else list(islice(self.ascending(rng, start), limit))
+        if len(found) == limit:
+            return found
+        found += nodes[:start]
+        level, wanted = self._lowest, min(limit, self.count)
+        while len(found) < wanted:
+            level += 1
+            found += levels[level]
+        return found[:limit]
 
-    def ascending(self, rng: Random, start: int | None = None) -> Iterator[NodeEntry]:
-        """All nodes in it, the least loaded level first, each level from a random start (the first from `start`)."""
+    def ascending(self, rng: Random) -> Iterator[NodeEntry]:
+        """All nodes in it, the least loaded level first, each level from a random start."""
         while self._lowest < LEVELS and not self._levels[self._lowest]:
             self._lowest += 1
         for level in range(self._lowest, LEVELS):
             nodes = self._levels[level]
             if not nodes:
                 continue
-            first = int(rng.random() * len(nodes)) if start is None else start
-            start = None
-            yield from nodes[first:]
-            yield from nodes[:first]
+            start = int(rng.random() * len(nodes))
+            yield from nodes[start:]
+            yield from nodes[:start]
 
 
 class Profile:

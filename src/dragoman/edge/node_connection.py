@@ -52,9 +52,13 @@ class NodeConnection(Connection):
 
     def receive(self, frame: bytes, *, is_text: bool) -> None:
         """See Connection."""
-        self._lives()
+        if self._sign_of_life is not None:
+            self._lives()
         message = self._link.receive(frame, is_text=is_text)
-        if isinstance(message, Fault):
+        if isinstance(message, JobResult) and message.node_id == self.node_id:
+            # What most messages are goes the shortest way.
+            self._parts.errands.run(self._parts.results.accept(self.node_id, message), "job result")
+        elif isinstance(message, Fault):
             self._fault(message)
         else:
             self._parts.errands.run(self._handle(message), "node message")
@@ -93,16 +97,20 @@ class NodeConnection(Connection):
     async def _handle(self, message: NodeInbound) -> None:
         if isinstance(message, NodeRegister):
             await self._register(message)
-            return
-        node_id = self.node_id
-        if node_id is None:
+        elif self.node_id is None:
             if not self._is_registering:
                 self._fault(self._link.fault("type: wanted 'node_register', the last one was refused"))
-            return
-        said = message.node_id
-        if said != node_id and said is not None:
-            self._fault(self._link.fault(f"node_id: {said!r} is not the node of this connection, {node_id!r}"))
-            return
+        elif message.node_id not in (None, self.node_id):
+            text = f"node_id: {message.node_id!r} is not the node of this connection, {self.node_id!r}"
+            self._fault(self._link.fault(text))
+        else:
+            await self._listen(self.node_id, message)
+
+    async def _listen(
+        self,
+        node_id: NodeId,
+        message: NodeHeartbeat | JobAck | JobStarted | NodeAsrPartial | JobResult | NodeError | NodeDrain,
+    ) -> None:
         match message:
             case JobResult():
                 await self._parts.results.accept(node_id, message)

@@ -20,6 +20,9 @@ MSGPACK_SUBPROTOCOL: Final = "dragoman.msgpack.v1"
 M_co = TypeVar("M_co", covariant=True)
 M = TypeVar("M")
 
+DECODE_ERRORS: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+"""What a decoder raises for a frame that is none of its messages."""
+
 
 class FormatError(ValueError):
     """A frame that is no message of ours: `str()` says which field is wrong and what was wanted."""
@@ -57,7 +60,7 @@ class Codec(Generic[M]):
         """
         try:
             return self.decoder.decode(frame)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        except DECODE_ERRORS as error:
             raise self.explain(frame, error) from error
 
     def encode(self, message: msgspec.Struct) -> bytes:

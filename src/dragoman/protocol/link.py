@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from dragoman.protocol.codec import Codec, FormatError, UnknownTypeError
+from dragoman.protocol.codec import DECODE_ERRORS, Codec, UnknownTypeError
 from dragoman.protocol.fields import Error, ErrorCode
 
 M = TypeVar("M")
@@ -27,10 +27,11 @@ class Fault:
 class Link(Generic[M]):
     """The protocol state of one connection."""
 
-    __slots__ = ("_codec", "_opener", "_strikes", "_unknown", "is_open")
+    __slots__ = ("_codec", "_decode", "_opener", "_strikes", "_unknown", "is_open")
 
     def __init__(self, codec: Codec[M], opener: type[M]) -> None:
         self._codec = codec
+        self._decode = codec.decoder.decode
         self._opener = opener
         self._strikes = 0
         self._unknown: set[str] = set()
@@ -43,11 +44,9 @@ class Link(Generic[M]):
             wanted = "binary frames of MessagePack" if self._codec.is_binary else "text frames of JSON"
             return self.fault(f"wrong kind of frame; wanted {wanted}")
         try:
-            message = self._codec.decode(frame)
-        except UnknownTypeError as unknown:
-            return self._unknown_type(unknown.kind)
-        except FormatError as wrong:
-            return self.fault(str(wrong), **_pointers(self._codec.salvage(frame)))
+            message = self._decode(frame)
+        except DECODE_ERRORS as error:
+            return self._undecodable(frame, error)
         if not self.is_open and not isinstance(message, self._opener):
             return self._too_early()
         self._strikes = 0
@@ -60,6 +59,13 @@ class Link(Generic[M]):
         return Fault(
             Error(code=ErrorCode.INVALID_MESSAGE, message=text, details=details | {"retryable": False}), is_last
         )
+
+    def _undecodable(self, frame: bytes, error: Exception) -> Fault:
+        match self._codec.explain(frame, error):
+            case UnknownTypeError(kind=kind):
+                return self._unknown_type(kind)
+            case wrong:
+                return self.fault(str(wrong), **_pointers(self._codec.salvage(frame)))
 
     def _unknown_type(self, kind: str) -> Fault:
         if not self.is_open:
