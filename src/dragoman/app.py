@@ -133,9 +133,22 @@ async def running_app(
     """One instance, listening; it stops at the end of the block. Raises OSError when its port is taken."""
     clock = clock or SystemClock()
     store = store or MemoryStore(clock, retained_bytes_max=settings.scheduler.results.retained_bytes_max)
+    try:
+        async with _running(settings, store, clock, rng or Random()) as app:  # noqa: S311  # for choices, not secrets
+            yield app
+    except BaseExceptionGroup as failures:
+        # A group of one is only the task group's wrapping: who called wants what went wrong.
+        if len(failures.exceptions) > 1:
+            raise
+        raise failures.exceptions[0] from failures.exceptions[0].__cause__
+    log.info("stopped")
+
+
+@asynccontextmanager
+async def _running(settings: Settings, store: Store, clock: Clock, rng: Random) -> AsyncIterator[App]:
     alarm = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        parts = _wire(settings, store, clock, rng or Random(), Errands(group), alarm)  # noqa: S311  # choice, not secrecy
+        parts = _wire(settings, store, clock, rng, Errands(group), alarm)
         server = Server(parts)
         app = App(parts, server, alarm)
         await server.open()
@@ -148,7 +161,6 @@ async def running_app(
             parts.dispatcher.alarms.stop()
             for task in loops:
                 task.cancel()
-    log.info("stopped")
 
 
 def _wire(settings: Settings, store: Store, clock: Clock, rng: Random, errands: Errands, alarm: asyncio.Event) -> Parts:

@@ -23,6 +23,7 @@ from dragoman.children import Child, free_port
 
 NODES: Final = 64
 SLOTS: Final = 8
+_SETTLE_S: Final = 0.3
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +53,7 @@ class Speaker(Protocol):
     """Something that always has one piece of work in flight."""
 
     failures: int
+    is_stopped: bool
 
     def speak(self) -> None:
         """Begin."""
@@ -88,6 +90,9 @@ async def _measure(
         for _ in range(options.runs):
             runs.append(await _run(running, options.run_s))
             on_run(runs[-1])
+        for speaker in running.speakers:
+            speaker.is_stopped = True
+        await asyncio.sleep(_SETTLE_S)
     return runs
 
 
@@ -128,8 +133,6 @@ async def _scheduler(options: Options) -> AsyncIterator[_Load]:
             yield _Load(server, list(sessions), latencies_s)
         finally:
             beating.cancel()
-            for session in sessions:
-                session.is_stopped = True
 
 
 async def _heartbeats(nodes: list[load.Node]) -> None:
@@ -159,6 +162,7 @@ async def _floor(options: Options) -> AsyncIterator[_Load]:
 class _FloorSpeaker(WSListener):
     def __init__(self, on_answer: Callable[[float], None]) -> None:
         self.failures = 0
+        self.is_stopped = False
         self._on_answer = on_answer
         self._transport: WSTransport | None = None
         self._sent_s = 0.0
@@ -174,7 +178,8 @@ class _FloorSpeaker(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type == WSMsgType.TEXT:
             self._on_answer(time.perf_counter() - self._sent_s)
-            self.speak()
+            if not self.is_stopped:
+                self.speak()
 
 
 def _cpu_s(process: psutil.Process) -> float:

@@ -1,4 +1,4 @@
-"""The command `dragoman serve`: one scheduler instance."""
+"""How does a scheduler instance run, from its settings to its last signal?"""
 
 from __future__ import annotations
 
@@ -6,15 +6,41 @@ import asyncio
 import signal
 from typing import TYPE_CHECKING
 
+from dragoman.cli.config_options import ConfigFile, Overrides, settings_from
+from dragoman.cli.outcome import WRONG_USE, CommandError
+
 if TYPE_CHECKING:
     from dragoman.config.settings import Settings
 
 
-async def serve_until_stopped(settings: Settings) -> None:
-    """Run one instance until SIGTERM or SIGINT: it drains then; a second signal stops it at once.
+def serve(config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Run one scheduler instance until SIGTERM, which drains it; a second one stops it at once.
 
-    Raises OSError when its address is taken.
+    Clients connect to ws://HOST:PORT/ws/session, nodes to ws://HOST:PORT/ws/node.
+
+    Example: dragoman serve --config dragoman.toml --set server.port=5010
     """
+    run_instance(settings_from(config, overrides))
+
+
+def run_instance(settings: Settings) -> None:
+    """Run one instance with these settings. Raises CommandError, for settings not built yet and for a taken port."""
+    from dragoman.config.unbuilt import unbuilt_features
+    from dragoman.loop import run
+    from dragoman.telemetry.logs import configure_logs
+
+    unbuilt = unbuilt_features(settings)
+    if unbuilt:
+        raise CommandError("\n".join(unbuilt), WRONG_USE)
+    configure_logs(settings.observability.log_format, settings.observability.log_level)
+    try:
+        run(_serve_until_stopped(settings))
+    except OSError as error:
+        where = f"{settings.server.host}:{settings.server.port}"
+        raise CommandError(f"cannot listen on {where}: {error.strerror or error}") from error
+
+
+async def _serve_until_stopped(settings: Settings) -> None:
     from dragoman.app import running_app
 
     stop, stop_now = asyncio.Event(), asyncio.Event()
@@ -27,9 +53,9 @@ async def serve_until_stopped(settings: Settings) -> None:
         loop.add_signal_handler(number, told)
     async with running_app(settings) as app:
         await stop.wait()
-        draining = asyncio.create_task(app.drain())
-        stopping = asyncio.create_task(stop_now.wait())
+        draining = asyncio.create_task(app.drain(), name="drain")
+        stopping = asyncio.create_task(stop_now.wait(), name="second signal")
         await asyncio.wait({draining, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (draining, stopping):
-            task.cancel()
+        draining.cancel()
+        stopping.cancel()
         await asyncio.gather(draining, stopping, return_exceptions=True)

@@ -6,7 +6,7 @@ import ctypes
 import functools
 import importlib.util
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -70,6 +70,12 @@ def services(*, words_per_minute: int = _SPEED_DEFAULT) -> Services:
         return espeak.speak(text, language, words_per_minute)
 
     return offered
+
+
+def speaker(*, words_per_minute: int = _SPEED_DEFAULT) -> Callable[[str, str], Audio] | None:
+    """Somebody who says a text in a language, for programs that need a voice; None if the package is missing."""
+    offer = next(iter(services(words_per_minute=words_per_minute).of(Service.TTS)), None)
+    return None if offer is None else offer.function
 
 
 @functools.cache
