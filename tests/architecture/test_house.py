@@ -44,7 +44,9 @@ def test_the_names_of_the_phases_live_in_the_configuration_only(path: Path) -> N
     said = [
         line
         for line in path.read_text().splitlines()
-        if re.search(r"phase[_ ]?[23]", line, re.IGNORECASE) and "settings." not in line and "scheduler.phase" not in line
+        if re.search(r"phase[_ ]?[23]", line, re.IGNORECASE)
+        and "settings." not in line
+        and "scheduler.phase" not in line
     ]
     assert said == []
 
@@ -57,7 +59,15 @@ def test_only_app_wires_a_store(path: Path) -> None:
 
 
 def _documents() -> Iterator[Path]:
-    for pattern in ("*.md", "docs/**/*.md", "src/**/*.py", "tests/**/*.py", "examples/*.py", "Makefile", "pyproject.toml"):
+    for pattern in (
+        "*.md",
+        "docs/**/*.md",
+        "src/**/*.py",
+        "tests/**/*.py",
+        "examples/*.py",
+        "Makefile",
+        "pyproject.toml",
+    ):
         yield from sorted(ROOT.glob(pattern))
 
 

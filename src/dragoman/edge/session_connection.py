@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from typing import Final
 
@@ -18,6 +17,7 @@ from dragoman.protocol.codec import FormatError, session_server_codec
 from dragoman.protocol.fields import Error, ErrorCode
 from dragoman.protocol.link import Fault, Link
 from dragoman.protocol.requests import CHUNK_SAMPLE_RATE, Asked, read_init, read_utterance
+from dragoman.protocol.resume_token import digest_of, make_token, session_of
 from dragoman.protocol.segmentation import Cut, CutReason, Segmenter
 from dragoman.protocol.session_messages import (
     AudioChunk,
@@ -173,7 +173,7 @@ class SessionConnection(Connection):
             init=init,
             trace_id=init.trace_id or secrets.token_hex(16),
         )
-        token, digest = _new_token(record.session_id)
+        token, digest = make_token(record.session_id)
         await self._parts.store.open_session(record, digest)
         session = self._make_session(record)
         self._parts.router.sessions[session.id] = session
@@ -182,9 +182,9 @@ class SessionConnection(Connection):
         log.info("session opened", session_id=session.id, trace_id=session.trace_id, platform=init.platform)
 
     async def _resume(self, init: SessionInit, token: str) -> None:
-        session_id = SessionId(token.partition(".")[0])
-        next_token, next_digest = _new_token(session_id)
-        resumed = await self._parts.store.resume_session(session_id, _digest(token), next_digest)
+        session_id = session_of(token)
+        next_token, next_digest = make_token(session_id)
+        resumed = await self._parts.store.resume_session(session_id, digest_of(token), next_digest)
         if isinstance(resumed, NoResume):
             text = "resume_token: not good, or the session has ended; open a new session without it"
             self._say(Error(code=ErrorCode.INVALID_SESSION, message=text, details={"retryable": False}))
@@ -248,23 +248,23 @@ class SessionConnection(Connection):
         except FormatError as error:
             await self._fault(self._link.fault(str(error), utterance_index=index))
             return
-        now_ms = self._clock.now_ms()
         request_id = RequestId(utterance.request_id if utterance.request_id is not None else str(index))
-        await self._submit(
-            session,
-            JobRequest(
-                job_id=derive_job_id(session.tenant, session.id, request_id),
-                session_id=session.id,
-                request_id=request_id,
-                utterance_index=index,
-                trace_id=TraceId(utterance.trace_id or session.trace_id),
-                need=asked.need,
-                speech=asked.speech,
-                accepted_ms=now_ms,
-                deadline_ms=None if utterance.deadline_ms is None else now_ms + utterance.deadline_ms,
-                tenant_id=session.tenant,
-                priority=PRIORITY_DEFAULT if utterance.priority is None else utterance.priority,
-            ),
+        await self._submit(session, self._request(session, utterance, asked, request_id))
+
+    def _request(self, session: Session, utterance: Utterance, asked: Asked, request_id: RequestId) -> JobRequest:
+        now_ms = self._clock.now_ms()
+        return JobRequest(
+            job_id=derive_job_id(session.tenant, session.id, request_id),
+            session_id=session.id,
+            request_id=request_id,
+            utterance_index=utterance.utterance_index,
+            trace_id=TraceId(utterance.trace_id or session.trace_id),
+            need=asked.need,
+            speech=asked.speech,
+            accepted_ms=now_ms,
+            deadline_ms=None if utterance.deadline_ms is None else now_ms + utterance.deadline_ms,
+            tenant_id=session.tenant,
+            priority=PRIORITY_DEFAULT if utterance.priority is None else utterance.priority,
         )
 
     async def _submit(self, session: Session, request: JobRequest) -> None:
@@ -328,22 +328,9 @@ class SessionConnection(Connection):
             is_timeout_triggered=cut.reason is CutReason.DURATION,
         )
         request_id = RequestId(f"chunks-{cut.index}")
-        job_id = derive_job_id(session.tenant, session.id, request_id)
-        self._tell(session, job_id, cut.index, UiEventKind.INPUT_ENDED, session.trace_id)
-        await self._submit(session, self._cut_request(session, cut, Asked(speech, asked.need), request_id))
-
-    def _cut_request(self, session: Session, cut: Cut, asked: Asked, request_id: RequestId) -> JobRequest:
-        return JobRequest(
-            job_id=derive_job_id(session.tenant, session.id, request_id),
-            session_id=session.id,
-            request_id=request_id,
-            utterance_index=cut.index,
-            trace_id=session.trace_id,
-            need=asked.need,
-            speech=asked.speech,
-            accepted_ms=self._clock.now_ms(),
-            tenant_id=session.tenant,
-        )
+        request = self._request(session, whole, Asked(speech, asked.need), request_id)
+        self._tell(session, request.job_id, cut.index, UiEventKind.INPUT_ENDED, session.trace_id)
+        await self._submit(session, request)
 
     # --- the rest
 
@@ -433,13 +420,3 @@ def _readdressed(terminal: Terminal, index: int) -> Terminal:
     if isinstance(terminal, Error):
         return msgspec.structs.replace(terminal, details=(terminal.details or {}) | {"utterance_index": index})
     return msgspec.structs.replace(terminal, utterance_index=index)
-
-
-def _new_token(session_id: SessionId) -> tuple[str, bytes]:
-    """A token for one resume, and what is kept of it: it names its session, so that any instance can find it."""
-    token = f"{session_id}.{secrets.token_urlsafe(32)}"
-    return token, _digest(token)
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
