@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from dragoman import __version__
 from dragoman.cli.outcome import WRONG_USE, CommandError
-from dragoman.cli.program import COMMANDS, HIDDEN_COMMANDS, build_program
+from dragoman.cli.program import COMMANDS, HIDDEN_COMMANDS, Command, build_program
 from dragoman.config.file import load_settings
 from dragoman.config.reference import configuration_reference
 
@@ -87,9 +87,9 @@ def test_the_page_about_the_configuration_is_not_stale() -> None:
     assert run("config-reference").stdout == configuration_reference()
 
 
-def names(commands: tuple[object, ...]) -> list[str]:
-    found = [command.info.name if isinstance(command, typer.Typer) else command.__name__ for command in commands]  # type: ignore[attr-defined]
-    return [name.replace("_", "-") for name in found]
+def names(commands: tuple[Command | typer.Typer, ...]) -> list[str]:
+    found = [command.info.name if isinstance(command, typer.Typer) else command.__name__ for command in commands]
+    return [str(name).replace("_", "-") for name in found]
 
 
 @pytest.mark.parametrize("name", [[], *([name] for name in names(COMMANDS + HIDDEN_COMMANDS))])
@@ -184,6 +184,6 @@ def test_the_real_program_checks_a_file() -> None:
 
 def test_the_help_starts_without_the_heavy_parts() -> None:
     # What --help imports is what the program's module imports.
-    heavy = ("pydantic", "rich", "msgspec", "picows", "numpy", "prometheus_client", "asyncio")
+    heavy = ("pydantic", "rich", "msgspec", "picows", "numpy", "prometheus_client", "dragoman.app")
     code = f"import sys, dragoman.cli.program; print([name for name in {heavy} if name in sys.modules])"
     assert python("-c", code).stdout == "[]\n"

@@ -145,8 +145,8 @@ def test_every_problem_is_told_at_once_with_where_it_came_from(write: Write) -> 
         [server]
         prot = 5
         host = 7
-        [scheduler.load_balancer]
-        strategy = "fastest"
+        [auth]
+        mode = "magic"
         [scheduler.phase2]
         enabled = true
         stream_count = 0
@@ -156,20 +156,19 @@ def test_every_problem_is_told_at_once_with_where_it_came_from(write: Write) -> 
         pools = [{ nmae = "a", pool_id = 1 }]
         """
     )
-    environment = {"DRAGOMAN_SERVER__PORT": "many", "DRAGOMAN_SERVER_HOST": "x"}
+    variable, whole = "DRAGOMAN_SERVER__PORT", "must be a whole number from 0 to 65535"
+    environment = {variable: "many", "DRAGOMAN_SERVER_HOST": "x"}
     overrides = ("server.max_nodes=-1", "server.max_sessions")
     assert set(problems(path, environment, overrides)) == {
         f"{path}: [server] prot: unknown; did you mean [server] port?",
         f'{path}: [server] host = 7: must be text, not empty; leave it out for "127.0.0.1"',
-        f'{path}: [scheduler.load_balancer] strategy = "fastest": must be one of "least_connections", "random", '
-        '"round_robin"; leave it out for "least_connections"',
+        f'{path}: [auth] mode = "magic": must be "none" or "jwt"; leave it out for "none"',
         f"{path}: [scheduler.phase2] stream_count = 0: must be 1 or more; leave it out for 64",
         f'{path}: [scheduler.phase2.redis] url = "redis://": must name a host, as in redis://127.0.0.1:6379',
         f"{path}: [scheduler.phase3] random_sample_size = 0: must be 1 or more; leave it out for 20",
         f"{path}: [scheduler.phase3] pools[0].name is missing; must be text, not empty",
         f"{path}: [scheduler.phase3] pools[0].nmae: unknown; did you mean [scheduler.phase3] pools.name?",
-        'environment variable DRAGOMAN_SERVER__PORT: [server] port = "many": must be a whole number from 0 to 65535; '
-        "leave it out for 5010",
+        f'environment variable {variable}: [server] port = "many": {whole}; leave it out for 5010',
         "environment variable DRAGOMAN_SERVER_HOST: unknown; did you mean DRAGOMAN_SERVER__HOST?",
         "--set server.max_nodes: [server] max_nodes = -1: must be 1 or more; leave it out for 20000",
         "--set server.max_sessions: must be KEY=VALUE, as in --set scheduler.queue.max_pending_jobs=500",
@@ -226,6 +225,10 @@ def test_variables_that_kubernetes_makes_are_passed_over() -> None:
         "DRAGOMAN_ADMIN_PORT_5011_TCP_ADDR": "10.0.0.1",
     }
     assert load_settings(None, environment, ()) == Settings()
+
+
+def test_variables_of_other_commands_are_passed_over() -> None:
+    assert load_settings(None, {"DRAGOMAN_TOKEN": "secret"}, ()) == Settings()
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
@@ -292,13 +295,18 @@ def test_a_conflict_with_a_default_blames_what_was_said() -> None:
     ],
 )
 def test_no_problem_shows_a_password(override: str) -> None:
-    overrides = ("scheduler.phase2.enabled=true", "scheduler.phase2.redis.mode=cluster", override)
-    if "redis.url" in override:
-        overrides = ("scheduler.phase2.enabled=true", override)
+    mode = "single" if "redis.url" in override else "cluster"
+    overrides = ("scheduler.phase2.enabled=true", f"scheduler.phase2.redis.mode={mode}", override)
     assert "hunter2" not in "".join(problems(None, {}, overrides))
 
 
 def test_what_cannot_be_printed_does_not_break_the_message() -> None:
-    environment = {"DRAGOMAN_\udcff\x1b[2J\n": "1", "DRAGOMAN_SERVER__HOST": "\udcff"}
-    for line in problems(None, environment, ("server.\x1b=1", "server.port=0x" + "f" * 5000)):
+    environment = {"DRAGOMAN_\udcff\x1b[2J\n": "1", "DRAGOMAN_SERVER__HOST": "\x1b\udcff"}
+    for line in problems(None, environment, ("server.\x1b=1", "server.port=0x" + "f" * 5000, "server.host=\x1b")):
         assert line.encode().decode().isprintable()
+
+
+def test_what_is_not_utf8_is_told() -> None:
+    name = "DRAGOMAN_SCHEDULER__PHASE2__REDIS__URL"
+    assert "its value is not UTF-8" in the_problem(None, {name: "redis://\udcff"})
+    assert "its value is not UTF-8" in the_problem(None, {}, ("scheduler.phase2.redis.url=redis://\udcff",))

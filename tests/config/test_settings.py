@@ -57,7 +57,7 @@ def test_every_key_and_every_section_says_what_it_is() -> None:
 
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
-        Settings().server.port = 1  # type: ignore[misc]
+        Settings().server.port = 1
 
 
 def test_the_strategies_are_those_that_selection_knows() -> None:

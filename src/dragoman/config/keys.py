@@ -75,9 +75,9 @@ def known_keys() -> MappingProxyType[KeyPath, Key]:
 
 
 @cache
-def known_sections() -> frozenset[KeyPath]:
+def known_sections() -> tuple[KeyPath, ...]:
     """Every section that has a place of its own, the whole file being ()."""
-    return frozenset(section.path for section in all_sections() if not section.is_list)
+    return tuple(section.path for section in all_sections() if not section.is_list)
 
 
 @cache
@@ -105,7 +105,7 @@ def name_key(path: tuple[str | int, ...]) -> str:
 
 def nearest(path: KeyPath) -> KeyPath | None:
     """The known key or section that was probably meant: one misplaced, one misspelt here, one misspelt elsewhere."""
-    known = (*listed_keys(), *sorted(known_sections() - {()}))
+    known = _places()
     for place in known:
         if place[-1] == path[-1]:
             return place
@@ -123,8 +123,11 @@ def nearest(path: KeyPath) -> KeyPath | None:
 
 def names_in(section: KeyPath) -> tuple[str, ...]:
     """The keys and sections directly inside a section."""
-    places = (*listed_keys(), *sorted(known_sections() - {()}))
-    return tuple(dict.fromkeys(place[-1] for place in places if place[:-1] == section))
+    return tuple(place[-1] for place in _places() if place[:-1] == section)
+
+
+def _places() -> tuple[KeyPath, ...]:
+    return (*listed_keys(), *(path for path in known_sections() if path))
 
 
 def _walk(model: type[Section], path: KeyPath, *, is_list: bool) -> Iterator[SectionKeys]:
@@ -193,17 +196,11 @@ def _allowed(kind: Kind, field: FieldInfo) -> str:
     if kind is Kind.CHOICE:
         choices = [f'"{choice}"' for choice in get_args(field.annotation)]
         return " or ".join(choices) if len(choices) < 3 else f"one of {', '.join(choices)}"
-    least = most = None
     for entry in field.metadata:
-        match entry:
-            case Wording(text=text):
-                return text
-            case object(ge=bound):
-                least = bound
-            case object(le=bound):
-                most = bound
-    words = _WORDS[kind]
-    return words if least is None or most is None else f"{words} from {least} to {most}"
+        if isinstance(entry, Wording):
+            return entry.text
+    bounds = [getattr(entry, name) for name in ("ge", "le") for entry in field.metadata if hasattr(entry, name)]
+    return f"{_WORDS[kind]} from {bounds[0]} to {bounds[1]}" if len(bounds) == 2 else _WORDS[kind]
 
 
 def _quoted(name: str) -> str:

@@ -27,8 +27,8 @@ class RedisSettings(Section):
     )
     url: RedisUrl = Field(
         default=RedisUrl("redis://127.0.0.1:6379"),
-        description="Address in mode `single`: `redis://`, `rediss://`, `unix://`, `valkey://` or `valkeys://`, with user, "
-        "password and database.",
+        description="Address in mode `single`: `redis://`, `rediss://`, `unix://`, `valkey://` or `valkeys://`, with "
+        "user, password and database.",
     )
     cluster_urls: Annotated[tuple[RedisUrl, ...], Field(strict=False)] = Field(
         default=(), description="Addresses to begin with in mode `cluster`; the rest of the cluster is found from them."
@@ -69,7 +69,8 @@ class Phase2Settings(Section):
     enabled: bool = Field(default=False, description="Whether this instance shares its work with others.")
     instance_id: KeyPart = Field(
         default="auto",
-        description="Unique per instance; `auto` = host-pid-random. While another holds the same id, it refuses to start.",
+        description="Unique per instance; `auto` = host-pid-random. While another holds the same id, it refuses to "
+        "start.",
     )
     owner_ttl_seconds: Seconds = Field(
         default=45,

@@ -6,7 +6,7 @@ import re
 from typing import Final
 from urllib.parse import urlsplit
 
-from pydantic import SecretStr
+from pydantic import Secret
 
 SCHEMES: Final = ("redis", "rediss", "unix", "valkey", "valkeys")
 MASK: Final = "***"
@@ -16,7 +16,7 @@ _USER_PART = re.compile(r"\A(?P<scheme>[^/@]*://)?(?P<user>.*)@", re.DOTALL)
 _PASSWORD_QUERY = re.compile(r"(?P<name>[?&]password=)[^&#]*", re.IGNORECASE)
 
 
-class RedisUrl(SecretStr):
+class RedisUrl(Secret[str]):
     """An address whose password is masked wherever it is printed; `get_secret_value()` is what a client needs."""
 
     def _display(self) -> str:

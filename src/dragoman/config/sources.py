@@ -13,8 +13,8 @@ from typing import Any, Final, TypeAlias
 from dragoman.config.keys import (
     ENVIRONMENT_PREFIX,
     Key,
-    Kind,
     KeyPath,
+    Kind,
     known_keys,
     known_sections,
     name_key,
@@ -37,12 +37,17 @@ class Entry:
 
 Said: TypeAlias = Iterator[Entry | Problem]
 
+OTHER_VARIABLES: Final = frozenset({"DRAGOMAN_TOKEN"})
+"""Variables that commands read and that are no settings."""
+
 # Kubernetes gives every container such variables for a Service that is called dragoman or dragoman-something.
 _KUBERNETES_SERVICE: Final = re.compile(r"DRAGOMAN_([A-Z0-9_]+_)?SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)")
 _KUBERNETES_PORT: Final = re.compile(r"DRAGOMAN_([A-Z0-9_]+_)?PORT_[0-9]+_[A-Z]+(_(PROTO|PORT|ADDR))?")
 _KUBERNETES_ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://.*")
-_SWITCH_WORDS: Final = {"true": True, "yes": True, "on": True, "1": True}
-_SWITCH_WORDS |= {"false": False, "no": False, "off": False, "0": False}
+_SWITCH_WORDS: Final = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
 
 
 def read_table(path: Path) -> dict[str, Any] | Problem:
@@ -74,13 +79,15 @@ def read_environment(environment: Mapping[str, str]) -> Said:
     """Every DRAGOMAN_ variable."""
     for name in sorted(environment):
         text = environment[name]
-        if not name.startswith(ENVIRONMENT_PREFIX) or _is_from_kubernetes(name, text):
+        if not name.startswith(ENVIRONMENT_PREFIX) or _is_of_others(name, text):
             continue
         origin = f"environment variable {name}"
         path = tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
         key = known_keys().get(path)
         if key is None or variable_name(path) != name:
             yield Problem(origin, _unknown_variable(name, path))
+        elif not _is_text(text):
+            yield Problem(origin, f"{name_key(path)}: its value is not UTF-8")
         else:
             yield Entry(path, _from_variable(key, text), origin)
 
@@ -97,6 +104,9 @@ def read_overrides(overrides: Sequence[str]) -> Said:
             )
             continue
         origin = f"--set {name.strip()}"
+        if not _is_text(text):
+            yield Problem(origin, "its value is not UTF-8")
+            continue
         key = known_keys().get(path)
         value = _from_toml(text) if key is None else _from_option(key, text.strip())
         yield from _entries_at(path, value, origin)
@@ -134,7 +144,14 @@ def _unknown_variable(name: str, path: KeyPath) -> str:
     return f"unknown; wanted a key with __ between levels, as in {variables[0]}"
 
 
-def _is_from_kubernetes(name: str, text: str) -> bool:
+def _is_text(text: str) -> bool:
+    """Whether it was UTF-8: Python keeps other bytes of the environment and the command line as lone surrogates."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def _is_of_others(name: str, text: str) -> bool:
+    if name in OTHER_VARIABLES:
+        return True
     if "__" in name:
         return False
     if _KUBERNETES_SERVICE.fullmatch(name) or _KUBERNETES_PORT.fullmatch(name):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from dragoman.config.keys import Key, Kind, KeyPath, known_keys, listed_keys, name_key
+from dragoman.config.keys import Key, KeyPath, Kind, known_keys, listed_keys, name_key
 from dragoman.config.problems import Problem
 from dragoman.config.redis_url import mask_password
 from dragoman.config.section import CONFLICT, Conflict
@@ -72,34 +71,27 @@ def _what(details: ErrorDetails) -> str:
 
 def _wanted(details: ErrorDetails, key: Key) -> str:
     context = details.get("ctx", {})
-    match details["type"]:
-        case "greater_than_equal":
-            return (
-                f"must be {context['ge']:g} or more" if key.kind is Kind.NUMBER else f"must be {context['ge']} or more"
-            )
-        case "less_than_equal":
-            return (
-                f"must be {context['le']:g} or less" if key.kind is Kind.NUMBER else f"must be {context['le']} or less"
-            )
-        case "value_error":
-            return str(context["error"])
-        case _ if not isinstance(details["loc"][-1], int):
-            return f"must be {key.allowed}"
-        case _:
-            return "must be a table" if key.kind is Kind.TABLES else "must be text, not empty"
+    if details["type"] == "greater_than_equal":
+        return f"must be {context['ge']} or more"
+    if details["type"] == "less_than_equal":
+        return f"must be {context['le']} or less"
+    if details["type"] == "value_error":
+        return str(context["error"])
+    if isinstance(details["loc"][-1], int):
+        return "must be a table" if key.kind is Kind.TABLES else "must be text, not empty"
+    return f"must be {key.allowed}"
 
 
-def _show(key: Key, value: Any) -> str:
+def _show(key: Key, value: object) -> str:
     """What was found: short, and never a password."""
-    match value:
-        case list() | tuple():
-            return f"a list of {len(value)}"
-        case dict():
-            return "a table"
-        case int() if value.bit_length() > _BITS_MAX:
-            # Python refuses to write thousands of digits.
-            return f"a number of {value.bit_length()} bits"
-        case str() if key.kind in {Kind.SECRET, Kind.SECRETS} or "://" in value:
-            value = mask_password(value)
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, int) and value.bit_length() > _BITS_MAX:
+        # Python refuses to write thousands of digits.
+        return f"a number of {value.bit_length()} bits"
+    if isinstance(value, str) and (key.kind in {Kind.SECRET, Kind.SECRETS} or "://" in value):
+        value = mask_password(value)
     text = value_to_toml(value)
     return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}…"

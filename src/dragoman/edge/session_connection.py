@@ -35,6 +35,7 @@ from dragoman.protocol.session_messages import (
     UiEvent,
     UiEventKind,
     Utterance,
+    readdressed,
 )
 from dragoman.routing.mailbox import Mailbox
 from dragoman.routing.session import Session
@@ -288,7 +289,7 @@ class SessionConnection(Connection):
             self._tell(session, job_id, index, event, request.trace_id)
             return
         router, dispatcher = self._parts.router, self._parts.dispatcher
-        again = _readdressed(terminal, index)
+        again = readdressed(terminal, index)
         if isinstance(again, Error):
             await dispatcher.deliver_error(request, again)
         else:
@@ -414,9 +415,3 @@ _EVENT_OF: Final = {
     JobState.ACCEPTED: UiEventKind.NODE_ACCEPTED,
     JobState.RUNNING: UiEventKind.NODE_ACCEPTED,
 }
-
-
-def _readdressed(terminal: Terminal, index: int) -> Terminal:
-    if isinstance(terminal, Error):
-        return msgspec.structs.replace(terminal, details=(terminal.details or {}) | {"utterance_index": index})
-    return msgspec.structs.replace(terminal, utterance_index=index)

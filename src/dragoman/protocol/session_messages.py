@@ -5,9 +5,19 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeAlias
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
-from dragoman.protocol.fields import Error, FreeForm, Identifier, LanguageTag, Pipeline, ShortText, UInt
+from dragoman.protocol.fields import (
+    Error,
+    FreeForm,
+    Identifier,
+    Int,
+    LanguageTag,
+    Pipeline,
+    ShortText,
+    UInt,
+    check_free,
+)
 
 Mode: TypeAlias = Literal["one_way", "two_way_auto"]
 AudioFormat: TypeAlias = Literal["pcm16", "wav", "opus", "text"]
@@ -41,6 +51,9 @@ class SessionInit(_Message, tag="session_init", frozen=True, kw_only=True):
     resume_token: ShortText | None = None
     terminals_received: UInt | None = None
 
+    def __post_init__(self) -> None:
+        check_free("features", self.features)
+
 
 class Utterance(_Message, tag="utterance", frozen=True, kw_only=True):
     """One complete piece of speech, or of text (`audio_format` text)."""
@@ -68,6 +81,9 @@ class Utterance(_Message, tag="utterance", frozen=True, kw_only=True):
     pipeline: Pipeline | None = None
     preferred_node_id: Identifier | None = None
 
+    def __post_init__(self) -> None:
+        check_free("features", self.features)
+
 
 class AudioChunk(_Message, tag="audio_chunk", frozen=True, kw_only=True):
     """A piece of a stream of PCM16 mono at the negotiated sample rate; a final one may be empty."""
@@ -76,7 +92,7 @@ class AudioChunk(_Message, tag="audio_chunk", frozen=True, kw_only=True):
     seq: UInt
     is_final: bool
     payload: bytes | None = None
-    client_timestamp_ms: int | None = None
+    client_timestamp_ms: Int | None = None
 
 
 class ClientJobCancel(_Message, tag="job_cancel", frozen=True, kw_only=True):
@@ -89,7 +105,7 @@ class ClientHeartbeat(_Message, tag="client_heartbeat", frozen=True, kw_only=Tru
     """The client lives. `terminals_received` tells what need not be kept for a resume."""
 
     session_id: Identifier
-    timestamp: int
+    timestamp: Int
     terminals_received: UInt | None = None
 
 
@@ -99,7 +115,7 @@ class TtsPlayEnded(_Message, tag="tts_play_ended", frozen=True, kw_only=True):
     session_id: Identifier
     trace_id: ShortText
     group_id: ShortText
-    ts_end_ms: int
+    ts_end_ms: Int
 
 
 class SessionClose(_Message, tag="session_close", frozen=True, kw_only=True):
@@ -227,6 +243,15 @@ class Backpressure(_Message, tag="backpressure", frozen=True, kw_only=True):
 
 
 Terminal: TypeAlias = TranslationResult | MissingResult | Error
+
+
+def readdressed(terminal: Terminal, index: int) -> Terminal:
+    """The same end, told of another utterance index: for a request that was asked again under that one."""
+    if isinstance(terminal, Error):
+        return structs.replace(terminal, details=(terminal.details or {}) | {"utterance_index": index})
+    return structs.replace(terminal, utterance_index=index)
+
+
 SessionOutbound: TypeAlias = (
     SessionInitAck
     | UiEvent
