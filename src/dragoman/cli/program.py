@@ -20,6 +20,7 @@ from dragoman.cli.node import node
 from dragoman.cli.outcome import FAILED, WRONG_USE, CommandError
 from dragoman.cli.print_config import print_config
 from dragoman.cli.serve import serve
+from dragoman.cli.translate import translate
 from dragoman.config.problems import ConfigError
 
 Command: TypeAlias = Callable[..., None]
@@ -28,6 +29,7 @@ COMMANDS: Final[tuple[Command | typer.Typer, ...]] = (
     demo,
     serve,
     node,
+    translate,
     bench,
     check_config,
     print_config,
