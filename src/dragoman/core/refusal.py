@@ -38,5 +38,17 @@ class Refusal:
         """One line for people."""
         if not self.counts:
             return "no node is connected"
-        parts = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in sorted(self.counts.items()))
+        parts = ", ".join(f"{count} {_IN_WORDS[reason]}" for reason, count in sorted(self.counts.items()))
         return f"no node can take it now: {parts}"
+
+
+_IN_WORDS = {
+    Reason.TENANT: "for other tenants only",
+    Reason.SERVICE_MISSING: "without a service it needs",
+    Reason.LANGUAGE: "not for these languages",
+    Reason.NOT_READY: "not ready",
+    Reason.MODEL_UNAVAILABLE: "without the model for now",
+    Reason.ALREADY_TRIED: "that failed at it already",
+    Reason.OVERLOADED: "overloaded",
+    Reason.FULL: "full",
+}
