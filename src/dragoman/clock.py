@@ -30,11 +30,19 @@ class SystemClock:
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._loop = loop or asyncio.get_running_loop()
         self._time = self._loop.time
+        self._now_ms = 0
+        """The time of this turn of the loop; 0 when it has not been asked for yet."""
         self._offset_s = time.time() - self._time()
 
     def now_ms(self) -> int:
-        """Milliseconds since the epoch, never going back."""
-        return int((self._time() + self._offset_s) * 1000)
+        """Milliseconds since the epoch, never going back. It stands still within a turn of the loop."""
+        if not self._now_ms:
+            self._now_ms = int((self._time() + self._offset_s) * 1000)
+            self._loop.call_soon(self._turn_over)
+        return self._now_ms
+
+    def _turn_over(self) -> None:
+        self._now_ms = 0
 
     def call_at(self, when_ms: int, callback: Callable[[], None]) -> asyncio.TimerHandle:
         """Call back at that time or soon after it."""

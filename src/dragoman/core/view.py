@@ -43,6 +43,7 @@ class NodeEntry:
         "node",
         "place",
         "profile",
+        "rank",
         "standing",
         "used",
     )
@@ -62,13 +63,10 @@ class NodeEntry:
         """When it was last given a job, as a serial number: for turns."""
         self.standing: Reason | None = Reason.NOT_READY
         """Why it can take nothing at all now; None when it can."""
+        self.rank = 0.0
+        """Where it stands in an order by load: slots used over slots first, then resources. Lower is better."""
         self.level = -1
         self.place = -1
-
-    @property
-    def rank(self) -> float:
-        """Where it stands in an order by load: slots used over slots first, then resources. Lower is better."""
-        return self.used / self.node.slots * 1000 + self.load
 
     def can_never(self, need: Need) -> Reason | None:
         """Why it can never take this need; None when it can."""
@@ -283,13 +281,24 @@ class FleetView:
                 self.marked.discard(node_id)
 
     def _place(self, entry: NodeEntry) -> None:
-        standing = _standing(entry)
+        used, slots = entry.used, entry.node.slots
+        standing: Reason | None = None
+        if entry.health.status is not NodeStatus.READY:
+            standing = Reason.NOT_READY
+        elif entry.is_overloaded:
+            standing = Reason.OVERLOADED
+        elif used >= slots:
+            standing = Reason.FULL
         profile = entry.profile
         if standing is not entry.standing:
             profile.standings[entry.standing] -= 1
             profile.standings[standing] += 1
             entry.standing = standing
-        profile.free.put(entry, entry.used * LEVELS // entry.node.slots if standing is None else -1)
+        if standing is None:
+            entry.rank = used / slots * 1000 + entry.load
+            profile.free.put(entry, used * LEVELS // slots)
+        else:
+            profile.free.put(entry, -1)
 
     def _join(self, node: Node) -> Profile:
         key = (node.services, node.languages, node.tenant, node.accepts_public)
@@ -308,11 +317,3 @@ class FleetView:
         if not profile.size:
             del self.profiles[profile.key]
             self._serving.clear()
-
-
-def _standing(entry: NodeEntry) -> Reason | None:
-    if entry.health.status is not NodeStatus.READY:
-        return Reason.NOT_READY
-    if entry.is_overloaded:
-        return Reason.OVERLOADED
-    return Reason.FULL if entry.used >= entry.node.slots else None

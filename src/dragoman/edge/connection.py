@@ -118,7 +118,10 @@ class Connection(WSListener, ABC):
         kind = frame.msg_type
         self._has_spoken = True
         if frame.fin and not self._fragments and kind in (_TEXT, _BINARY):
-            self._receive(frame.get_payload_as_bytes(), is_text=kind == _TEXT)
+            try:
+                self.receive(frame.get_payload_as_bytes(), is_text=kind == _TEXT)
+            except Exception:  # one bad frame must not end the process
+                log.exception("frame not handled")
         elif kind == WSMsgType.PONG:
             self.ponged(frame.get_payload_as_bytes())
         elif kind == WSMsgType.CLOSE:
