@@ -251,6 +251,7 @@ def _membership_policy(settings: Settings) -> MembershipPolicy:
         debounce_ms=missing.debounce_window_seconds * 1000,
         reports_window_ms=missing.node_ratelimit_window_seconds * 1000,
         reports_max=missing.node_ratelimit_max,
+        offline_max=settings.server.max_nodes,
         forget_ms=scheduler.phase2.node_snapshot.remove_stale_after_seconds * 1000,
     )
 

@@ -51,6 +51,8 @@ class MembershipPolicy:
     reports_window_ms: int
     reports_max: int
     forget_ms: int
+    offline_max: int
+    """Nodes remembered that are not connected."""
 
 
 class Membership:
@@ -140,8 +142,10 @@ class Membership:
         self._set_status(node_id, NodeStatus.DRAINING)
 
     def lost(self, node_id: NodeId) -> None:
-        """The node's socket closed."""
+        """The node's socket closed. It is remembered for a while: it may come back, and may still be at work."""
         self._set_status(node_id, NodeStatus.OFFLINE)
+        while len(self._offline) > self._policy.offline_max:
+            self._forget_oldest()
 
     def scan(self) -> list[NodeId]:
         """Time went by: the nodes that have fallen silent since."""
@@ -158,9 +162,7 @@ class Membership:
             if entry.health.status is NodeStatus.OFFLINE:
                 silent.append(node_id)
         while self._offline and next(iter(self._offline.values())) + self._policy.forget_ms <= now_ms:
-            gone, _ = self._offline.popitem(last=False)
-            self._view.drop(gone)
-            self._reports.pop(gone, None)
+            self._forget_oldest()
         return silent
 
     def mark_unavailable(self, node_id: NodeId, need: Need | None, details: Mapping[str, Any]) -> None:
@@ -198,6 +200,11 @@ class Membership:
         self._view.set_used(node_id, slots.used)
         if slots.released:
             log.info("slots given back, the node is done with them", node_id=node_id, slots=slots.released)
+
+    def _forget_oldest(self) -> None:
+        gone, _ = self._offline.popitem(last=False)
+        self._view.drop(gone)
+        self._reports.pop(gone, None)
 
     def _set_status(self, node_id: NodeId, status: NodeStatus) -> None:
         entry = self._view.get(node_id)

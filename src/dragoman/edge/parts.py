@@ -14,8 +14,10 @@ from dragoman.dispatch.rescue import Rescue
 from dragoman.dispatch.results import Results
 from dragoman.edge.eager import Errands
 from dragoman.edge.outbound import Outbound
+from dragoman.protocol.segmentation import Segmenter
 from dragoman.routing.router import Router
-from dragoman.store.interface import Store
+from dragoman.routing.session import Session
+from dragoman.store.interface import SessionRecord, Store
 from dragoman.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -53,3 +55,13 @@ class Parts:
     errands: Errands
     outbound: Outbound
     open: OpenConnections = field(default_factory=OpenConnections)
+
+    def make_session(self, record: SessionRecord) -> Session:
+        """The state of a session, as this instance begins to hold it."""
+        segmentation = self.scheduler.web_task_segmentation
+        return Session(
+            record,
+            gap_timeout_ms=self.scheduler.results.gap_timeout_ms,
+            segmenter=Segmenter(pause_ms=segmentation.pause_ms, max_duration_ms=segmentation.max_duration_ms),
+            bytes_max=self.server.send_queue_bytes,
+        )

@@ -18,7 +18,7 @@ from dragoman.protocol.fields import Error, ErrorCode
 from dragoman.protocol.link import Fault, Link
 from dragoman.protocol.requests import CHUNK_SAMPLE_RATE, Asked, read_init, read_utterance
 from dragoman.protocol.resume_token import digest_of, make_token, session_of
-from dragoman.protocol.segmentation import Cut, CutReason, Segmenter
+from dragoman.protocol.segmentation import Cut, CutReason
 from dragoman.protocol.session_messages import (
     AudioChunk,
     Backpressure,
@@ -47,6 +47,8 @@ log = get_logger("session")
 PROTOCOL_VERSION: Final = "1.0"
 CLOSE_DONE: Final = 1000
 _WARN_EVERY_MS: Final = 1000
+_SESSIONS_TIMES: Final = 2
+"""Sessions kept, with and without a connection, as a multiple of the connections there may be."""
 _WARN_AT: Final = 0.8
 """From which part of a limit on a client is told to slow down."""
 
@@ -168,6 +170,11 @@ class SessionConnection(Connection):
         if init.resume_token:
             await self._resume(init, init.resume_token)
             return
+        if len(self._parts.router.sessions) >= _SESSIONS_TIMES * self._parts.server.max_sessions:
+            text = "too many sessions are open or wait to be resumed"
+            details = {"retryable": True, "retry_after_ms": _WARN_EVERY_MS}
+            self._say(Error(code=ErrorCode.RATE_LIMITED, message=text, details=details))
+            return
         record = SessionRecord(
             session_id=SessionId(f"s-{secrets.token_hex(8)}"),
             tenant_id=None if init.tenant_id is None else TenantId(init.tenant_id),
@@ -176,7 +183,7 @@ class SessionConnection(Connection):
         )
         token, digest = make_token(record.session_id)
         await self._parts.store.open_session(record, digest)
-        session = self._make_session(record)
+        session = self._parts.make_session(record)
         self._parts.router.sessions[session.id] = session
         self._begin(session, token, "session created")
         session.attach(self._mailbox, (), None)
@@ -197,7 +204,7 @@ class SessionConnection(Connection):
         router = self._parts.router
         session = router.sessions.get(resumed.record.session_id)
         if session is None:
-            session = router.sessions[resumed.record.session_id] = self._make_session(resumed.record)
+            session = router.sessions[resumed.record.session_id] = self._parts.make_session(resumed.record)
         old = session.mailbox
         self._is_confirmed = False
         self._begin(session, token, "session resumed")
@@ -208,16 +215,6 @@ class SessionConnection(Connection):
             await router.detach(session, left)
         self.check_receipt()
         log.info("session resumed", session_id=session.id, terminals=len(resumed.parked))
-
-    def _make_session(self, record: SessionRecord) -> Session:
-        settings = self._parts.scheduler
-        segmentation = settings.web_task_segmentation
-        return Session(
-            record,
-            gap_timeout_ms=settings.results.gap_timeout_ms,
-            segmenter=Segmenter(pause_ms=segmentation.pause_ms, max_duration_ms=segmentation.max_duration_ms),
-            bytes_max=self._parts.server.send_queue_bytes,
-        )
 
     def _begin(self, session: Session, token: str, text: str) -> None:
         self.session = session
