@@ -223,6 +223,7 @@ def _dispatch_policy(settings: Settings) -> DispatchPolicy:
         sends_cancel=scheduler.job_timeout.send_cancel,
         lease_ms=binding.reserved_ttl_seconds * 1000,
         keep_ms=binding.lease_seconds * 1000,
+        slow_ms=settings.observability.path_warn_ms,
         spread_ms=binding.spread_window_seconds * 1000 if binding.spread_enabled else 0,
     )
 

@@ -558,3 +558,54 @@ def test_every_accepted_utterance_of_a_storm_ends_exactly_once() -> None:
             assert len(world.app.parts.dispatcher.waiting) == 0
 
     run_in_fake_time(story())
+
+
+def test_a_waiting_job_is_named_so_that_it_can_be_withdrawn() -> None:
+    async def story() -> None:
+        async with a_world() as world:
+            await world.node(slots=1)
+            session = await world.session()
+            session.speak("runs")
+            session.speak("waits")
+            await asyncio.sleep(0.1)
+            (waits,) = [event for event in session.all(UiEvent) if event.utterance_index == 1]
+            assert waits.event is UiEventKind.INPUT_ENDED
+            session.say_raw(b'{"type":"job_cancel","job_id":"%s"}' % waits.job_id.encode())
+            await asyncio.sleep(0.1)
+            assert session.terminals == [(1, "JOB_CANCELLED")]
+            assert len(world.app.parts.dispatcher.waiting) == 0
+
+    run_in_fake_time(story())
+
+
+def test_a_request_that_no_node_took_may_be_asked_again_and_one_that_failed_repeats_its_end() -> None:
+    async def story() -> None:
+        async with a_world() as world:
+            node, session = await world.node(slots=1), await world.session()
+            session.speak("runs", request_id="a", utterance_index=0)
+            session.speak("waits", request_id="b", utterance_index=1)
+            await asyncio.sleep(10.2)
+            assert session.terminals == [(1, "NO_AVAILABLE_NODE")]
+            node.fail(await node.gets_job(), "INTERNAL_ERROR")
+            session.speak("waits", request_id="b", utterance_index=1)
+            node.finish(await node.gets_job(2, within_s=0.1), "at last")
+            session.speak("runs", request_id="a", utterance_index=0)
+            await asyncio.sleep(0.1)
+            assert session.terminals[1:] == [(0, "INTERNAL_ERROR"), (1, "result"), (0, "INTERNAL_ERROR")]
+            assert len(node.jobs) == 2
+
+    run_in_fake_time(story())
+
+
+def test_no_progress_is_told_of_what_has_ended() -> None:
+    async def story() -> None:
+        async with a_world() as world:
+            node, session = await world.node(), await world.session()
+            session.speak()
+            job = await node.gets_job()
+            node.ack(job)
+            node.fail(job, "INTERNAL_ERROR")
+            await asyncio.sleep(0.1)
+            assert session.all(UiEvent) == []
+
+    run_in_fake_time(story())

@@ -212,3 +212,48 @@ def test_a_node_never_runs_more_than_its_slots_counted_at_the_node() -> None:
                         node.heartbeat()
 
     run_in_fake_time(story())
+
+
+def test_a_draining_node_that_falls_silent_and_comes_back_still_drains() -> None:
+    async def story() -> None:
+        async with a_world() as world:
+            node, session = await world.node(), await world.session()
+            node.say(NodeDrain())
+            await asyncio.sleep(50)
+            node.heartbeat()
+            session.speak()
+            await asyncio.sleep(1)
+            assert node.jobs == []
+            node.register()
+            node.heartbeat()
+            await node.gets_job(within_s=0.1)
+
+    run_in_fake_time(story())
+
+
+def test_a_node_that_says_it_is_full_is_not_asked_again_until_it_says_how_it_is() -> None:
+    async def story() -> None:
+        async with a_world() as world:
+            node, session = await world.node(slots=4), await world.session()
+            session.speak()
+            node.fail(await node.gets_job(), "NODE_OVERLOADED")
+            await asyncio.sleep(1)
+            assert len(node.jobs) == 1
+            node.heartbeat()
+            assert (await node.gets_job(2, within_s=0.1)).attempt_id == 2
+
+    run_in_fake_time(story())
+
+
+def test_what_a_node_says_while_its_older_connection_is_probed_is_heard() -> None:
+    async def story() -> None:
+        async with a_world() as world:
+            dead = await world.node("same")
+            dead.connection.answers_pings = False
+            alive = await world.node("same", beats=True)
+            await alive.hears(NodeRegisterAck, within_s=3)
+            session = await world.session()
+            session.speak()
+            await alive.gets_job(within_s=0.1)
+
+    run_in_fake_time(story())

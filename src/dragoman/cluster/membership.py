@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +18,8 @@ from dragoman.core.node import (
     after_heartbeat,
     after_job,
     after_time,
+    drained,
+    gone,
     newly_registered,
 )
 from dragoman.core.view import FleetView, NodeEntry
@@ -51,6 +53,7 @@ class MembershipPolicy:
     reports_window_ms: int
     reports_max: int
     forget_ms: int
+    """How long a node that is gone is remembered; 0: until there are too many."""
     offline_max: int
     """Nodes remembered that are not connected."""
 
@@ -128,6 +131,12 @@ class Membership:
         if await self._store.release_slot(node_id, job_id, attempt) is Release.RELEASED:
             self._view.give_back(node_id)
 
+    def is_full(self, node_id: NodeId) -> None:
+        """The node said that it can take no more: believed until it says how it is, or is done with a job."""
+        entry = self._view.get(node_id)
+        if entry is not None:
+            self._view.set_used(node_id, entry.node.slots + 1)
+
     def job_ended(self, node_id: NodeId, *, is_good: bool) -> None:
         """A job ended at a node: well, or by its fault."""
         entry = self._view.get(node_id)
@@ -138,12 +147,12 @@ class Membership:
         self._changed(entry, before)
 
     def drain(self, node_id: NodeId) -> None:
-        """The node gets no more jobs; what it runs goes on."""
-        self._set_status(node_id, NodeStatus.DRAINING)
+        """The node gets no more jobs, until it registers anew; what it runs goes on."""
+        self._set_health(node_id, drained)
 
     def lost(self, node_id: NodeId) -> None:
         """The node's socket closed. It is remembered for a while: it may come back, and may still be at work."""
-        self._set_status(node_id, NodeStatus.OFFLINE)
+        self._set_health(node_id, gone)
         while len(self._offline) > self._policy.offline_max:
             self._forget_oldest()
 
@@ -161,8 +170,9 @@ class Membership:
             self._changed(entry, before)
             if entry.health.status is NodeStatus.OFFLINE:
                 silent.append(node_id)
-        while self._offline and next(iter(self._offline.values())) + self._policy.forget_ms <= now_ms:
-            self._forget_oldest()
+        if self._policy.forget_ms:
+            while self._offline and next(iter(self._offline.values())) + self._policy.forget_ms <= now_ms:
+                self._forget_oldest()
         return silent
 
     def mark_unavailable(self, node_id: NodeId, need: Need | None, details: Mapping[str, Any]) -> None:
@@ -202,21 +212,16 @@ class Membership:
             log.info("slots given back, the node is done with them", node_id=node_id, slots=slots.released)
 
     def _forget_oldest(self) -> None:
-        gone, _ = self._offline.popitem(last=False)
-        self._view.drop(gone)
-        self._reports.pop(gone, None)
+        node_id, _ = self._offline.popitem(last=False)
+        self._view.drop(node_id)
+        self._reports.pop(node_id, None)
 
-    def _set_status(self, node_id: NodeId, status: NodeStatus) -> None:
+    def _set_health(self, node_id: NodeId, change: Callable[[Health], Health]) -> None:
         entry = self._view.get(node_id)
         if entry is None:
             return
         before = entry.health
-        now_ms = self._clock.now_ms()
-        self._view.set_health(
-            entry, Health(status=status, registered_ms=before.registered_ms, heartbeat_ms=before.heartbeat_ms)
-        )
-        if status is NodeStatus.OFFLINE:
-            self._offline[node_id] = now_ms
+        self._view.set_health(entry, change(before))
         self._changed(entry, before)
 
     def _seen(self, node_id: NodeId) -> None:

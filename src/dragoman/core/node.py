@@ -68,6 +68,8 @@ class Health:
     registered_ms: int
     heartbeat_ms: int
     good_heartbeats: int = 0
+    is_draining: bool = False
+    """It wants no more work until it registers anew, whatever else happens to it."""
     outcomes: tuple[bool, ...] = ()
     """The last heartbeats and jobs, newest last: whether each went well."""
 
@@ -83,6 +85,8 @@ def after_heartbeat(health: Health, *, is_good: bool, now_ms: int, policy: Healt
     good = health.good_heartbeats + 1 if is_good else 0
     health = replace(health, good_heartbeats=good)
     match health.status:
+        case NodeStatus.OFFLINE if health.is_draining:
+            return replace(health, status=NodeStatus.DRAINING)
         case NodeStatus.REGISTERING | NodeStatus.OFFLINE if good >= policy.health_check_count:
             return replace(health, status=NodeStatus.READY, outcomes=())
         case NodeStatus.DEGRADED if is_good:
@@ -91,6 +95,16 @@ def after_heartbeat(health: Health, *, is_good: bool, now_ms: int, policy: Healt
             return replace(health, status=NodeStatus.REGISTERING, registered_ms=now_ms)
         case _:
             return health
+
+
+def drained(health: Health) -> Health:
+    """It asked for no more work, or was told that it gets none."""
+    return replace(health, status=NodeStatus.DRAINING, is_draining=True)
+
+
+def gone(health: Health) -> Health:
+    """Its socket closed."""
+    return replace(health, status=NodeStatus.OFFLINE, good_heartbeats=0, outcomes=())
 
 
 def after_job(health: Health, *, is_good: bool, policy: HealthPolicy) -> Health:

@@ -55,6 +55,9 @@ _FAILURE_CODES = {
 }
 
 
+_REFUSALS = frozenset({ErrorCode.NO_AVAILABLE_NODE, ErrorCode.QUEUE_FULL, ErrorCode.SCHEDULER_DRAINING})
+
+
 class Accepted(Struct, frozen=True):
     """There is a job for it: at a node, or waiting."""
 
@@ -215,9 +218,9 @@ class Dispatcher:
         A node that is not known to be done with it is told to stop, and keeps the slot until it has.
         """
         node_id = job.node_id
-        moved = await self.store.end_job(
-            job.id, job.attempt, None, state, error, release=is_node_done, keep_ms=self.policy.keep_ms
-        )
+        # What no node took was refused, not done: the same request may be asked again.
+        keep_ms = 0 if error.code in _REFUSALS else self.policy.keep_ms
+        moved = await self.store.end_job(job.id, job.attempt, None, state, error, release=is_node_done, keep_ms=keep_ms)
         if isinstance(moved, Stale):
             return
         if node_id is not None and is_node_done:
@@ -327,7 +330,10 @@ class Dispatcher:
         if not self.router.assign(reserved.node_id, make_assignment(job.request, reserved.attempt)):
             await self.fail_over(job, FailoverReason.UNREACHABLE, release=True)
             return
-        self.metrics.dispatch_seconds.observe((now_ms - job.request.accepted_ms) / 1000)
+        spent_ms = now_ms - job.request.accepted_ms
+        self.metrics.dispatch_seconds.observe(spent_ms / 1000)
+        if spent_ms >= self.policy.slow_ms and not job.wait_until_ms:
+            log.warning("slow path", spent_ms=spent_ms, **ids(job))
         if self.policy.spread_ms:
             self._last_nodes[job.request.session_id] = (now_ms, reserved.node_id)
         self.watch(job)
@@ -335,6 +341,8 @@ class Dispatcher:
 
     def _wait(self, job: LiveJob, now_ms: int) -> None:
         job.wait_until_ms = now_ms + self.policy.waiting_ms
+        if not job.attempt:
+            self.router.hint(job.request, UiEventKind.INPUT_ENDED, now_ms)
         self._wait_on(job)
 
     def _wait_on(self, job: LiveJob) -> None:

@@ -25,6 +25,8 @@ class DispatchPolicy:
     sends_cancel: bool
     lease_ms: int
     keep_ms: int
+    slow_ms: int
+    """From how long on the way from a session to a node, without any waiting, is told in the log."""
     spread_ms: int
     """For how long a session's last node is avoided; 0: not at all."""
 

@@ -126,6 +126,8 @@ class Results:
 
     async def _fail(self, node_id: NodeId, live: LiveJob, failure: JobFailure) -> None:
         reason = _MOVABLE.get(failure.code)
+        if reason is FailoverReason.NODE_REFUSED:
+            self._membership.is_full(node_id)
         if reason is FailoverReason.MODEL_UNAVAILABLE:
             self._membership.mark_unavailable(node_id, live.request.need, failure.details or {})
         if reason is not None:

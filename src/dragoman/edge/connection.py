@@ -100,8 +100,9 @@ class Connection(WSListener, ABC):
         asyncio.get_running_loop().call_later(_LINGER_S, transport.disconnect, False)  # noqa: FBT003  # not graceful
 
     def ping(self, payload: bytes = b"") -> None:
-        """Ask for a sign of life."""
+        """Ask for a sign of life. Its answer is a receipt for all that was sent before, so that leaves first."""
         if self._transport is not None and not self.is_gone:
+            self.write_frames()
             self.pinged_ms = self._clock.now_ms()
             self._transport.send_ping(payload)
 

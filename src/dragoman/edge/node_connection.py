@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import Final
 
 import msgspec
@@ -33,6 +34,8 @@ log = get_logger("node")
 _PROBE_MS: Final = 2000
 """How long the older of two connections with one node id has to show that it lives."""
 
+_EARLY_MAX: Final = 16
+
 _KEEP_ASSIGNMENTS_TIMES: Final = 4
 """How many job time-outs an unanswered assignment is remembered: after that no answer of its node matters."""
 
@@ -47,6 +50,8 @@ class NodeConnection(Connection):
         self._link: Link[NodeInbound] = Link(codec, NodeRegister)
         self._mailbox = NodeMailbox(self, codec)
         self._is_registering = False
+        self._early: deque[NodeInbound] = deque(maxlen=_EARLY_MAX)
+        """What the node said while an older connection of its id was asked for a sign of life."""
         self._sign_of_life: asyncio.Future[None] | None = None
         self.node_id: NodeId | None = None
 
@@ -98,7 +103,9 @@ class NodeConnection(Connection):
         if isinstance(message, NodeRegister):
             await self._register(message)
         elif self.node_id is None:
-            if not self._is_registering:
+            if self._is_registering:
+                self._early.append(message)
+            else:
                 self._fault(self._link.fault("type: wanted 'node_register', the last one was refused"))
         elif message.node_id not in (None, self.node_id):
             text = f"node_id: {message.node_id!r} is not the node of this connection, {self.node_id!r}"
@@ -157,6 +164,8 @@ class NodeConnection(Connection):
         self._parts.open.by_node[node_id] = self
         self._parts.router.nodes[node_id] = self._mailbox
         self._mailbox.post(NodeRegisterAck(node_id=node_id, message="registered", status="registering"))
+        while self._early:
+            await self._handle(self._early.popleft())
 
     async def _displace(self, node_id: NodeId) -> bool:
         """Make room for this connection, unless another one with the same node id is alive."""

@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
@@ -100,12 +101,17 @@ async def _pipe(command: Iterable[str], text: str) -> str:
     """What a program answers to a text on its standard input."""
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, start_new_session=True
-    )
+    with tempfile.TemporaryFile() as said:
+        # A file without a name, not a pipe: some event loops make pipes of sockets, and the script opens /dev/stdin
+        # anew, which no socket allows.
+        said.write(text.encode())
+        said.seek(0)
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=said, stdout=pipe, stderr=pipe, env=environment, start_new_session=True
+        )
     try:
         async with asyncio.timeout(_TRANSLATE_LIMIT_S):
-            answer, _ = await process.communicate(text.encode())
+            answer, _ = await process.communicate()
     except TimeoutError as error:
         message = f"{_APERTIUM_ID} did not answer within {_TRANSLATE_LIMIT_S:g} s"
         raise ServiceError(ErrorCode.NMT_TIMEOUT, message, {"service_id": _APERTIUM_ID}) from error

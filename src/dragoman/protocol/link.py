@@ -27,19 +27,24 @@ class Fault:
 class Link(Generic[M]):
     """The protocol state of one connection."""
 
-    __slots__ = ("_codec", "_decode", "_opener", "_strikes", "_unknown", "is_open")
+    __slots__ = ("_codec", "_decode", "_opener", "_strikes", "_unknown", "_was_clean", "is_open")
 
     def __init__(self, codec: Codec[M], opener: type[M]) -> None:
         self._codec = codec
         self._decode = codec.decoder.decode
         self._opener = opener
         self._strikes = 0
+        self._was_clean = True
+        """Whether no strike followed from the last frame."""
         self._unknown: set[str] = set()
         self.is_open = False
         """Whether the opening message was accepted; set by the connection."""
 
     def receive(self, frame: bytes, *, is_text: bool) -> M | Fault:
         """The message in a frame, or the fault in it."""
+        if self._was_clean:
+            self._strikes = 0
+        self._was_clean = True
         if is_text is self._codec.is_binary:
             wanted = "binary frames of MessagePack" if self._codec.is_binary else "text frames of JSON"
             return self.fault(f"wrong kind of frame; wanted {wanted}")
@@ -49,12 +54,12 @@ class Link(Generic[M]):
             return self._undecodable(frame, error)
         if not self.is_open and not isinstance(message, self._opener):
             return self._too_early()
-        self._strikes = 0
         return message
 
     def fault(self, text: str, **details: Any) -> Fault:
         """A strike against the peer for a message that says something impossible."""
         self._strikes += 1
+        self._was_clean = False
         is_last = self._strikes >= STRIKES_MAX or not self.is_open
         return Fault(
             Error(code=ErrorCode.INVALID_MESSAGE, message=text, details=details | {"retryable": False}), is_last
@@ -70,10 +75,11 @@ class Link(Generic[M]):
     def _unknown_type(self, kind: str) -> Fault:
         if not self.is_open:
             return self._too_early()
+        kind = kind[:64]
         if kind in self._unknown or len(self._unknown) >= _UNKNOWN_TYPES_MAX:
             return Fault(None)
         self._unknown.add(kind)
-        text = f"type: {kind[:64]!r} is not known here; it is ignored from now on"
+        text = f"type: {kind!r} is not known here; it is ignored from now on"
         return Fault(Error(code=ErrorCode.UNSUPPORTED_FEATURE, message=text, details={"retryable": False}))
 
     def _too_early(self) -> Fault:

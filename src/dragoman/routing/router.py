@@ -14,6 +14,7 @@ from dragoman.clock import Clock
 from dragoman.core.ids import JobId, NodeId, SessionId
 from dragoman.core.job import JobRequest
 from dragoman.core.ordering import Missing
+from dragoman.protocol.fields import Error
 from dragoman.protocol.node_messages import JobAssign
 from dragoman.protocol.session_messages import Terminal, UiEventKind
 from dragoman.routing.mailbox import NodeMailbox
@@ -80,11 +81,14 @@ class Router:
             await self._park(session, to_park)
         return session.results.due_ms()
 
-    async def deliver_error(self, session_id: SessionId, index: int, error: Terminal) -> int | None:
+    async def deliver_error(self, session_id: SessionId, index: int, error: Error) -> int | None:
         """Tell a session at once that an utterance failed. Answers when something held back will be due."""
         session = self.sessions.get(session_id)
         if session is None:
             return None
+        job_id = (error.details or {}).get("job_id")
+        if isinstance(job_id, str):
+            session.drop_hint(JobId(job_id))
         now_ms = self._clock.now_ms()
         await self._park(session, session.send_terminals([error], now_ms))
         if not session.results.is_too_far(index):
