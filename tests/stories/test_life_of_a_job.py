@@ -584,9 +584,11 @@ def test_a_request_that_no_node_took_may_be_asked_again_and_one_that_failed_repe
             node, session = await world.node(slots=1), await world.session()
             session.speak("runs", request_id="a", utterance_index=0)
             session.speak("waits", request_id="b", utterance_index=1)
+            job = await node.gets_job()
+            node.ack(job)
             await asyncio.sleep(10.2)
             assert session.terminals == [(1, "NO_AVAILABLE_NODE")]
-            node.fail(await node.gets_job(), "INTERNAL_ERROR")
+            node.fail(job, "INTERNAL_ERROR")
             session.speak("waits", request_id="b", utterance_index=1)
             node.finish(await node.gets_job(2, within_s=0.1), "at last")
             session.speak("runs", request_id="a", utterance_index=0)
