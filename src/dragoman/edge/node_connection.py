@@ -163,7 +163,10 @@ class NodeConnection(Connection):
         self.node_id = node_id
         self._parts.open.by_node[node_id] = self
         self._parts.router.nodes[node_id] = self._mailbox
-        self._mailbox.post(NodeRegisterAck(node_id=node_id, message="registered", status="registering"))
+        beat_ms = self._parts.scheduler.node_health.heartbeat_interval_seconds * 1000
+        self._mailbox.post(
+            NodeRegisterAck(node_id=node_id, message="registered", status="registering", heartbeat_interval_ms=beat_ms)
+        )
         while self._early:
             await self._handle(self._early.popleft())
 

@@ -39,6 +39,8 @@ _REFUSALS: Final = frozenset(
     }
 )
 """Answers to a registration that will be the same next time."""
+_HEARTBEAT_S: Final = 15.0
+"""Seconds between heartbeats when neither the program nor the scheduler says otherwise."""
 _ANSWER_WAIT_S: Final = 10.0
 _STEADY_S: Final = 5.0
 """A connection that held for so long was a good one: the next loss is retried at once."""
@@ -65,7 +67,7 @@ class Node:
         json: bool = False,
         gpus: Sequence[Gpu] = (),
         features: dict[str, Any] | None = None,
-        heartbeat_s: float = 15,
+        heartbeat_s: float | None = None,
         grace_s: float = 30,
         limits: TimeLimits | None = None,
         message_bytes_max: int = 8 * 1024 * 1024,
@@ -182,13 +184,22 @@ class Node:
                     return Lost(why=f"{code}: {text}"[:500])
                 case Lost() as lost:
                     return lost
-                case NodeRegisterAck(node_id=node_id):
+                case NodeRegisterAck(node_id=node_id, heartbeat_interval_ms=wanted_ms):
                     self._node_id = node_id
-            return await self._talk(connection, node_id, machine, jobs, outbox)
+            heartbeat_s = self._heartbeat_s or (wanted_ms or 0) / 1000 or _HEARTBEAT_S
+            return await self._talk(connection, node_id, machine, jobs, outbox, heartbeat_s)
         finally:
             await socket.close()
 
-    async def _talk(self, connection: Connection, node_id: str, machine: Machine, jobs: Jobs, outbox: Outbox) -> Lost:
+    async def _talk(
+        self,
+        connection: Connection,
+        node_id: str,
+        machine: Machine,
+        jobs: Jobs,
+        outbox: Outbox,
+        heartbeat_s: float,
+    ) -> Lost:
         _log.info("registered", node_id=node_id, slots=self._identity.slots)
         if self._stopping.is_set():
             outbox.tell(NodeDrain(node_id=node_id))
@@ -202,7 +213,7 @@ class Node:
                 busy_count=jobs.busy_count,
             )
 
-        return await connection.talk(node_id, heartbeat=beat, heartbeat_s=self._heartbeat_s, obey=self._obey)
+        return await connection.talk(node_id, heartbeat=beat, heartbeat_s=heartbeat_s, obey=self._obey)
 
     def _obey(self, control: NodeControl) -> None:
         """Only `shutdown` ends the node: a drained one stays, since the operator may take the drain back."""
