@@ -91,7 +91,13 @@ def _fleet(tell: Callable[[str], None]) -> Iterator[tuple[str, Child]]:
     """A scheduler and its nodes, each a process of its own, until the end of the block."""
     port = free_port()
     url = f"ws://127.0.0.1:{port}"
-    settings = (f"server.port={port}", 'observability.log_format="json"', 'observability.log_level="debug"')
+    settings = (
+        f"server.port={port}",
+        'observability.log_format="json"',
+        'observability.log_level="debug"',
+        # All nodes are this one machine, and it is busy because of them: that is no reason to pass them over.
+        "scheduler.load_balancer.resource_threshold=100",
+    )
     arguments = ["-m", "dragoman", "serve", *(word for item in settings for word in ("--set", item))]
     with ExitStack() as stack:
         tell("starting the scheduler")

@@ -48,6 +48,39 @@ def floor(in_flight: _InFlight = None, runs: _Runs = 3, seconds: _Seconds = 4.0,
     _measure("floor", in_flight or [64, 256], runs, seconds, msgpack=False, as_json=as_json)
 
 
+@bench.command()
+def selection(
+    nodes: Annotated[list[int] | None, typer.Option(min=16, help="Nodes in the fleet; may be repeated.")] = None,
+    *,
+    as_json: _Json = False,
+) -> None:
+    """Measure the choice of a node alone, in fleets of growing size.
+
+    Example: dragoman bench selection --nodes 100 --nodes 100000
+    """
+    import msgspec
+    from rich.console import Console
+    from rich.table import Table
+
+    from dragoman.bench.selection import measure_choices
+
+    progress = Console(stderr=True)
+    choices = []
+    for count in nodes or [100, 1_000, 10_000, 100_000]:
+        with progress.status(f"{count:,} nodes"):
+            choices.append(measure_choices(count))
+    if as_json:
+        report = {"what": "selection", "machine": _machine(), "choices": choices}
+        typer.echo(msgspec.json.encode(report).decode())
+        return
+    table = Table(title=f"choice of a node: {_machine()}")
+    for heading in ("nodes", "choose, µs", "choose, take and give back, µs"):
+        table.add_column(heading, justify="right")
+    for choice in choices:
+        table.add_row(f"{choice.nodes:,}", f"{choice.choose_us:.1f}", f"{choice.choose_and_keep_us:.1f}")
+    Console().print(table)
+
+
 def _measure(what: str, in_flight: list[int], runs: int, seconds: float, *, msgpack: bool, as_json: bool) -> None:
     import msgspec
     from rich.console import Console
