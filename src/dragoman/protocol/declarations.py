@@ -22,6 +22,8 @@ from dragoman.protocol.node_messages import (
 )
 
 _KNOWN_TYPES = {service.value: service for service in Service}
+_SERVICE_IDS_MAX = 4000
+"""Names remembered of one node: more than a message can list, few enough for one that lists others each time."""
 
 
 def read_register(register: NodeRegister, node_id: NodeId, *, slots_default: int) -> Node:
@@ -41,12 +43,14 @@ def read_register(register: NodeRegister, node_id: NodeId, *, slots_default: int
 def read_heartbeat(heartbeat: NodeHeartbeat, known: Node) -> Node:
     """The node as its heartbeat describes it; what the heartbeat leaves out is as before. Raises FormatError."""
     declared = heartbeat.language_capabilities
-    named = _service_ids(heartbeat.installed_services, heartbeat.installed_models or ())
+    models = heartbeat.installed_models
+    named = dict(() if models is not None else known.service_ids)
+    named |= dict(_service_ids(heartbeat.installed_services, models or ()))
     return replace(
         known,
         services=_ready(heartbeat.capability_by_type),
         languages=known.languages if declared is None else _languages(declared, ()),
-        service_ids=named or known.service_ids,
+        service_ids=tuple(named.items())[-_SERVICE_IDS_MAX:] or known.service_ids,
     )
 
 
@@ -93,7 +97,7 @@ def _languages_of_models(models: Sequence[InstalledModel]) -> Languages:
     asr = [model.src_lang for model in models if model.kind == "asr"]
     tts = [model.tgt_lang or model.src_lang for model in models if model.kind == "tts"]
     nmt = [(model.src_lang, model.tgt_lang) for model in models if model.kind == "nmt"]
-    pairs = [PairDeclaration(src=src, tgt=tgt) for src, tgt in nmt if src is not None and tgt is not None]
+    pairs = [PairDeclaration(src=src, tgt=tgt) for src, tgt in nmt if src and tgt and _all_or_none([src, tgt])]
     return Languages(
         asr=_tags("installed_models.src_lang", _all_or_none(asr)),
         tts=_tags("installed_models.tgt_lang", _all_or_none(tts)),
@@ -102,7 +106,7 @@ def _languages_of_models(models: Sequence[InstalledModel]) -> Languages:
 
 
 def _all_or_none(tags: list[str | None]) -> list[str] | None:
-    named = [tag for tag in tags if tag is not None]
+    named = [tag for tag in tags if tag is not None and tag.lower() != AUTO]
     return named if named and len(named) == len(tags) else None
 
 

@@ -35,7 +35,7 @@ class Link(Generic[M]):
         self._opener = opener
         self._strikes = 0
         self._was_clean = True
-        """Whether no strike followed from the last frame."""
+        """Whether the last frame was a message of ours, and no strike followed from it."""
         self._unknown: set[str] = set()
         self.is_open = False
         """Whether the opening message was accepted; set by the connection."""
@@ -76,6 +76,7 @@ class Link(Generic[M]):
         if not self.is_open:
             return self._too_early()
         kind = kind[:64]
+        self._was_clean = False
         if kind in self._unknown or len(self._unknown) >= _UNKNOWN_TYPES_MAX:
             return Fault(None)
         self._unknown.add(kind)

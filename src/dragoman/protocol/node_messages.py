@@ -6,7 +6,18 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
-from dragoman.protocol.fields import Error, FreeForm, Identifier, LanguageTag, Percent, Pipeline, ShortText, UInt
+from dragoman.protocol.fields import (
+    Error,
+    FreeForm,
+    Identifier,
+    Int,
+    LanguageTag,
+    Percent,
+    Pipeline,
+    ShortText,
+    UInt,
+    check_free,
+)
 
 
 class _Message(Struct, tag_field="type", kw_only=True, omit_defaults=True, frozen=True):
@@ -140,7 +151,7 @@ class NodeHeartbeat(_Message, tag="node_heartbeat", frozen=True, kw_only=True):
     """The node lives; what it can do now, and what it runs."""
 
     node_id: Identifier
-    timestamp: int
+    timestamp: Int
     resource_usage: ResourceUsage
     installed_services: _Services
     capability_by_type: _Capabilities
@@ -210,14 +221,20 @@ class JobResult(_Message, tag="job_result", frozen=True, kw_only=True):
     processing_time_ms: float | None = None
     error: JobFailure | None = None
     group_id: ShortText | None = None
-    part_index: int | None = None
-    node_completed_at_ms: int | None = None
+    part_index: Int | None = None
+    node_completed_at_ms: Int | None = None
     service_timings: FreeForm | None = None
     asr_quality_level: ShortText | None = None
     reason_codes: list[Any] | None = None
     quality_score: float | None = None
-    rerun_count: int | None = None
+    rerun_count: Int | None = None
     segments_meta: FreeForm | None = None
+
+    def __post_init__(self) -> None:
+        check_free("extra", self.extra)
+        check_free("service_timings", self.service_timings)
+        check_free("reason_codes", self.reason_codes)
+        check_free("segments_meta", self.segments_meta)
 
 
 class NodeError(_Message, tag="node_error", frozen=True, kw_only=True):
@@ -248,6 +265,7 @@ class NodeRegisterAck(_Message, tag="node_register_ack", frozen=True, kw_only=Tr
     node_id: str
     message: str
     status: str
+    heartbeat_interval_ms: int | None = None
 
 
 class JobAssign(_Message, tag="job_assign", frozen=True, kw_only=True):

@@ -154,12 +154,18 @@ def _check_text(audio: bytes) -> None:
         raise FormatError("audio: blank; wanted text")
 
 
+_WAV_CHUNKS_MAX: Final = 1000
+"""Chunks looked at before `data` must have come: walking 8 MiB of empty ones would take half a second."""
+
+
 def _check_wav(audio: bytes) -> None:
     """Walk the chunks of a RIFF file (Multimedia Programming Interface 1.0): it needs `fmt ` and then `data`."""
     if len(audio) < 12 or audio[:4] != b"RIFF" or audio[8:12] != b"WAVE":
         raise FormatError("audio: no RIFF/WAVE header; wanted a WAV file")
     at, has_format = 12, False
-    while at + 8 <= len(audio):
+    for _ in range(_WAV_CHUNKS_MAX):
+        if at + 8 > len(audio):
+            break
         name, size = audio[at : at + 4], int.from_bytes(audio[at + 4 : at + 8], "little")
         has_format = has_format or (name == b"fmt " and size >= 16)
         if name == b"data" and has_format and size > 0 and at + 8 < len(audio):

@@ -191,7 +191,7 @@ class Store(Protocol):
     async def renew_slots(
         self, node_id: NodeId, running: Sequence[JobId] | None, lease_ms: int, *, orphaned_before_ms: int
     ) -> Slots:
-        """The node lives: renew the holds of the jobs it runs (None: of all).
+        """The node lives: renew the holds of the jobs it runs. None: it does not say; renew those of live attempts.
 
         A hold that is not among them, and whose attempt was over before that time, is given back: the node is done
         with it.

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from dragoman.clock import Clock
 from dragoman.core.ids import JobId, NodeId, SessionId
 from dragoman.core.job import Candidate, JobRequest
@@ -160,12 +162,16 @@ class MemoryStore:
         if not holds:
             return Slots(0)
         until_ms = self._clock.now_ms() + lease_ms
-        listed = holds.keys() if running is None else holds.keys() & set(running)
-        over = [
-            job_id
-            for job_id, hold in holds.items()
-            if job_id not in listed and hold.orphaned_ms is not None and hold.orphaned_ms <= orphaned_before_ms
-        ]
+        if running is None:
+            listed = {job_id for job_id, hold in holds.items() if hold.orphaned_ms is None}
+            over: list[JobId] = []
+        else:
+            listed = holds.keys() & set(running)
+            over = [
+                job_id
+                for job_id, hold in holds.items()
+                if job_id not in listed and hold.orphaned_ms is not None and hold.orphaned_ms <= orphaned_before_ms
+            ]
         for job_id in listed:
             holds[job_id].lease_ms = until_ms
         for job_id in over:
@@ -199,8 +205,8 @@ class MemoryStore:
         self, session_id: SessionId, token_digest: bytes, next_digest: bytes
     ) -> Resumed | NoResume:
         """See Store."""
-        session = self._sessions.get(session_id)
-        if session is None or (session.forget_ms is not None and session.forget_ms <= self._clock.now_ms()):
+        session = self._find_session(session_id)
+        if session is None:
             return NoResume.UNKNOWN
         if not any(token and hmac.compare_digest(token, token_digest) for token in _good_tokens(session)):
             return NoResume.WRONG_TOKEN
@@ -217,7 +223,7 @@ class MemoryStore:
 
     async def park_terminals(self, session_id: SessionId, parked: Sequence[Parked], keep_ms: int) -> None:
         """See Store."""
-        session = self._sessions.get(session_id)
+        session = self._find_session(session_id)
         if session is not None:
             session.parked.extend(parked)
             session.forget_ms = self._clock.now_ms() + keep_ms
@@ -280,6 +286,12 @@ class MemoryStore:
             return None
         return job
 
+    def _find_session(self, session_id: SessionId) -> _Session | None:
+        session = self._sessions.get(session_id)
+        if session is not None and session.forget_ms is not None and session.forget_ms <= self._clock.now_ms():
+            return None
+        return session
+
     def _forget(self, job_id: JobId) -> None:
         del self._jobs[job_id]
         self._ended.pop(job_id, None)
@@ -314,7 +326,10 @@ def _good_tokens(session: _Session) -> tuple[bytes | None, ...]:
 def _size(terminal: Terminal) -> int:
     if not isinstance(terminal, TranslationResult):
         return 0
-    return len(terminal.tts_audio) + len(terminal.text_asr) + len(terminal.text_translated)
+    size = len(terminal.tts_audio) + len(terminal.text_asr) + len(terminal.text_translated)
+    free = (terminal.extra, terminal.service_timings, terminal.reason_codes, terminal.segments_meta)
+    # A node may put megabytes into these too.
+    return size + sum(len(msgspec.msgpack.encode(value)) for value in free if value is not None)
 
 
 def _worn(result: TranslationResult, now_ms: int) -> MissingResult:
