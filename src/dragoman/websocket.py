@@ -146,8 +146,10 @@ class ClientSocket(WSListener):
 
     def abort(self) -> None:
         """Drop the connection without a word, as a network that fails does."""
-        if self._transport is not None:
+        if self._transport is not None and self._closed is None:
+            self._closed = SocketClosedError(1006, "dropped")
             self._transport.disconnect(graceful=False)
+            self._wake()
 
     # What the WebSocket library calls.
 

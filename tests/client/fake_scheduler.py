@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeVar
 
@@ -112,7 +112,9 @@ class FakeScheduler:
         self.url = ""
         self.refuse_with = 0
         """An HTTP status with which connections are refused, or 0."""
-        self.greet: Callable[[Peer], Awaitable[None]] | None = None
+        self.refused = asyncio.Event()
+        """Set when one was."""
+        self.greet: Callable[[Peer], Coroutine[Any, Any, None]] | None = None
         self._peers: asyncio.Queue[Peer] = asyncio.Queue()
 
     async def peer(self) -> Peer:
@@ -121,15 +123,20 @@ class FakeScheduler:
 
     async def accept(self, connection: ServerConnection) -> None:
         peer = Peer(connection)
+        if self.greet is None:
+            self._peers.put_nowait(peer)
+            await peer.listen()
+            return
         async with asyncio.TaskGroup() as group:
-            group.create_task(peer.listen())
-            if self.greet is not None:
-                await self.greet(peer)
-            else:
-                self._peers.put_nowait(peer)
+            greeting = group.create_task(self.greet(peer))
+            await peer.listen()
+            greeting.cancel()
 
     def check(self, connection: ServerConnection, request: Request) -> Response | None:
-        return connection.respond(self.refuse_with, "no\n") if self.refuse_with else None
+        if not self.refuse_with:
+            return None
+        self.refused.set()
+        return connection.respond(self.refuse_with, "no\n")
 
 
 def _choose(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
@@ -205,7 +212,7 @@ def event(index: int, kind: UiEventKind = UiEventKind.DISPATCHED, job_id: str | 
 
 
 @contextmanager
-def serving(greet: Callable[[Peer], Awaitable[None]]) -> Iterator[str]:
+def serving(greet: Callable[[Peer], Coroutine[Any, Any, None]]) -> Iterator[str]:
     """The URL of a scheduler in a thread of its own, for programs that have their own loop."""
     ready, loops = threading.Event(), list[tuple[asyncio.AbstractEventLoop, asyncio.Event, str]]()
 

@@ -16,7 +16,7 @@ from dragoman.client import (
     TimedOutError,
     Translation,
 )
-from dragoman.protocol.session_messages import AudioChunk, SessionAsrPartial, UiEventKind
+from dragoman.protocol.session_messages import AudioChunk, ClientHeartbeat, SessionAsrPartial, UiEventKind
 from tests.client.fake_scheduler import Peer, event, failure, fake_scheduler, opened, result
 
 SECOND = bytes(32_000)
@@ -107,14 +107,15 @@ def test_an_utterance_that_failed_raises_and_the_next_ones_still_come() -> None:
     asyncio.run(story())
 
 
-def test_chunks_that_may_be_lost_are_sent_again_after_a_resume() -> None:
+def test_chunks_that_may_be_lost_are_sent_again_after_a_resume(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dragoman.client.feed._DOUBT_S", 0.1)
+
     async def story() -> None:
         async with fake_scheduler() as scheduler, opened(scheduler, heartbeat_s=0.02) as (session, peer):
             stream = session.stream_audio()
             await stream.send(SECOND * 2)
             await _chunks(peer, 2)
-            while not peer.seen[-1].__class__.__name__ == "ClientHeartbeat":
-                await asyncio.sleep(0.01)
+            await peer.expect(ClientHeartbeat)
             await stream.send(b"\x07\x00")
             peer.answers_heartbeats = False
             await _chunks(peer, 1)
@@ -128,7 +129,24 @@ def test_chunks_that_may_be_lost_are_sent_again_after_a_resume() -> None:
                 again = await peer.expect(AudioChunk)
             await peer.send(result(0, "whole"))
             # News of a last utterance may have been lost with the connection: it is waited for, for a moment.
-            assert (await anext(stream)).recognised == "whole"
+            assert await _collect(stream) == ["whole"]
+
+    asyncio.run(story())
+
+
+def test_a_heartbeat_that_was_lost_with_its_connection_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dragoman.client.feed._DOUBT_S", 0.1)
+
+    async def story() -> None:
+        async with fake_scheduler() as scheduler, opened(scheduler) as (session, peer):
+            peer.answers_heartbeats = False
+            stream = session.stream_audio()
+            await stream.send(SECOND * 10)
+            await peer.expect(ClientHeartbeat)
+            await peer.cut()
+            stream.finish()
+            await (await scheduler.peer()).welcome(token="t-2")
+            assert await _collect(stream) == []
 
     asyncio.run(story())
 

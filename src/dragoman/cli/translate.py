@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from dragoman.cli.outcome import FAILED, WRONG_USE, CommandError
+
 if TYPE_CHECKING:
     from dragoman.client import Audio, DragomanError, Session, Translation, Utterance
 
-_FAILED: Final = 1
-_WRONG_USE: Final = 2
 _STDIN: Final = "-"
 _READ_BYTES: Final = 65_536
 _LINE_BYTES_MAX: Final = 1024 * 1024
@@ -79,11 +79,11 @@ def translate(
     except BrokenPipeError:
         # Whoever read what we print has gone; nothing is left to be said to them at the end of the program either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(_FAILED) from None
+        raise typer.Exit(FAILED) from None
     if printer.count == 0:
-        _wrong_use("nothing came on standard input; wanted lines of text")
+        raise CommandError("nothing came on standard input; wanted lines of text", WRONG_USE)
     if printer.failed_count:
-        raise typer.Exit(_FAILED)
+        raise typer.Exit(FAILED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,24 +115,21 @@ class _Asked:
     answer: Utterance | DragomanError
 
 
-def _wrong_use(text: str) -> None:
-    typer.echo(text, err=True)
-    raise typer.Exit(_WRONG_USE)
-
-
 def _read_given(files: list[str], texts: list[str]) -> list[_Given]:
     """All that is to be translated. Ends the program where something is wrong with it, before anything is sent."""
     given = [_Given("text", text) for text in texts]
     for text in texts:
         if not text.strip():
-            _wrong_use("--text: blank; wanted something to translate")
+            raise CommandError("--text: blank; wanted something to translate", WRONG_USE)
         if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
-            _wrong_use("--text: bytes that are no characters; wanted text in the encoding of the terminal")
+            raise CommandError(
+                "--text: bytes that are no characters; wanted text in the encoding of the terminal", WRONG_USE
+            )
     if files.count(_STDIN) > 1:
-        _wrong_use("- given twice; standard input can be read once")
+        raise CommandError("- given twice; standard input can be read once", WRONG_USE)
     given.extend(_Given(name, "") if name == _STDIN else _read_file(name) for name in files)
     if not given:
-        _wrong_use("nothing to translate; wanted WAV files, --text or - for lines on standard input")
+        raise CommandError("nothing to translate; wanted WAV files, --text or - for lines on standard input", WRONG_USE)
     return given
 
 
@@ -142,11 +139,9 @@ def _read_file(name: str) -> _Given:
     try:
         return _Given(name, Audio.from_wav(Path(name)))
     except AudioError as error:
-        text = f"{name}: {error}"
+        raise CommandError(f"{name}: {error}", WRONG_USE) from error
     except OSError as error:
-        text = f"{name}: {error.strerror or error}"
-    typer.echo(text, err=True)
-    raise typer.Exit(_WRONG_USE)
+        raise CommandError(f"{name}: {error.strerror or error}", WRONG_USE) from error
 
 
 def _make_session(errand: _Errand) -> Session:
@@ -164,8 +159,7 @@ def _make_session(errand: _Errand) -> Session:
             retry=RetryPolicy(waits_for_nodes=False),
         )
     except ValueError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(_WRONG_USE) from error
+        raise CommandError(str(error), WRONG_USE) from error
 
 
 async def _run(errand: _Errand, session: Session, given: list[_Given], printer: _Printer) -> None:

@@ -139,10 +139,11 @@ class AudioFeed:
         if not self._beats:
             return
         seq = self._beats.popleft()
+        had_chunks = bool(self._chunks)
         while self._sent_count and self._chunks[0].seq <= seq:
             self._bytes -= len(self._chunks.popleft().payload)
             self._sent_count -= 1
-        if not self._chunks:
+        if had_chunks and not self._chunks:
             self._doubt_until = self._loop.time() + _DOUBT_S
         self._changed()
 

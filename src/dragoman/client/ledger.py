@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -108,7 +109,7 @@ class Ledger:
             return  # had before, or given up here
         match terminal:
             case TranslationResult():
-                elapsed_s = self._loop.time() - request.began_at
+                elapsed_s = time.perf_counter() - request.asked_s
                 self._finish(request, read_result(terminal, request_id=request.name, elapsed_s=elapsed_s))
             case MissingResult(reason=reason):
                 self._failed(request, MissingResultError(reason))

@@ -59,6 +59,8 @@ class Backoff:
 def retry_wait_s(error: DragomanError, backoff: Backoff) -> float:
     """Seconds until a refused request goes again: what the scheduler said and a little more, by chance."""
     wait_s = backoff.next_s()
+    if isinstance(error, NoAvailableNodeError) and not error.is_worth_waiting:
+        return wait_s  # the scheduler cannot know when a node will connect, and after a restart of it that is soon
     after_s = error.retry_after_s if isinstance(error, SchedulerError) else None
     return wait_s if after_s is None else after_s * _RNG.uniform(1, 1.1)
 

@@ -114,6 +114,8 @@ class Request:
 
     wish: Wish
     name: str
+    asked_s: float
+    """When the program asked, by the clock that is exact; that of the event loop may stand still for a while."""
     began_at: float
     give_up_at: float
     outcome: asyncio.Future[Translation]

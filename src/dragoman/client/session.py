@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import ssl
+import time
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Self
@@ -48,9 +49,8 @@ def connect(
 ) -> Session:
     """A session with the scheduler at `url` (ws: or wss:), to be opened by `async with`.
 
-    `src` and `tgt` are language tags, `src` may be "auto": then `auto_langs` are the languages to expect. With
-    `two_way`, whichever of the two is spoken is translated into the other. `partials` asks for what is recognised
-    while somebody still speaks.
+    `src` and `tgt` are language tags, `src` may be "auto": then `auto_langs` are the ones to expect. With `two_way`,
+    whichever of the two is spoken is translated into the other. `partials` asks for what is recognised meanwhile.
 
     Each request ends within `timeout_s`, whatever happens; it may say another. A lost connection is made anew for up
     to `reconnect_s`, and the session resumed. If the scheduler no longer knows the session, another is opened and
@@ -58,8 +58,7 @@ def connect(
     again as `retry` says; None: never. At most `in_flight_max` requests are under way, further ones wait.
     `message_bytes_max` is the scheduler's `server.max_message_bytes`.
 
-    Raises ValueError for a wrong argument. Opening raises ConnectFailedError when nobody answers, and
-    UnauthorizedError or another SchedulerError when the scheduler says no.
+    Raises ValueError for a wrong argument. Opening raises ConnectFailedError when nobody answers, or a SchedulerError.
     """
     options = Options(
         url=url,
@@ -192,9 +191,9 @@ class Session:
         limit_s = timeout_s if timeout_s is not None else self._options.timeout_s
         if not limit_s > 0:
             raise ValueError(f"timeout_s = {limit_s}: wanted more than 0")
-        began_at = asyncio.get_running_loop().time()
+        asked_s, began_at = time.perf_counter(), asyncio.get_running_loop().time()
         await self._wait_for_room(limit_s)
-        return self._submit(wish, name, began_at, began_at + limit_s)
+        return self._submit(wish, name, asked_s, began_at, began_at + limit_s)
 
     async def follow(
         self,
@@ -247,7 +246,7 @@ class Session:
         self._stream = AudioStream(feed, sample_rate=line.sample_rate or CHUNK_SAMPLE_RATE, timeout_s=limit_s)
         return self._stream
 
-    def _submit(self, wish: Wish, name: str | None, began_at: float, give_up_at: float) -> Utterance:
+    def _submit(self, wish: Wish, name: str | None, asked_s: float, began_at: float, give_up_at: float) -> Utterance:
         """Hand a request to the line; its place is free again when it ends."""
         ledger = self._ledger
         assert ledger is not None
@@ -255,6 +254,7 @@ class Session:
         outcome.add_done_callback(self._free_room)
         request = Request(
             wish=wish,
+            asked_s=asked_s,
             name=name or f"{self._prefix}-{self._count}",
             began_at=began_at,
             give_up_at=give_up_at,

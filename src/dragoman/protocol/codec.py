@@ -7,10 +7,12 @@ MessagePack in binary frames. In JSON a field of bytes is base64 text, in Messag
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import msgspec
+from msgspec import inspect
 
 from dragoman.protocol.node_messages import NodeInbound, NodeOutbound
 from dragoman.protocol.session_messages import SessionInbound, SessionOutbound
@@ -19,6 +21,8 @@ MSGPACK_SUBPROTOCOL: Final = "dragoman.msgpack.v1"
 
 M_co = TypeVar("M_co", covariant=True)
 M = TypeVar("M")
+
+_ERROR_LENGTH_MAX: Final = 500
 
 DECODE_ERRORS: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 """What a decoder raises for a frame that is none of its messages."""
@@ -52,6 +56,8 @@ class Codec(Generic[M]):
     decoder: _Decoder[M]
     encoder: _Encoder
     loose: _Decoder[Any]
+    words: dict[str, str]
+    """Which words each field takes that takes only some."""
 
     def decode(self, frame: bytes) -> M:
         """The message in a frame.
@@ -82,16 +88,43 @@ class Codec(Generic[M]):
         if not isinstance(error, msgspec.ValidationError):
             name = "MessagePack" if self.is_binary else "JSON"
             return FormatError(f"not {name}: {str(error)[:200]}")
+        text = str(error)
         kind = self.salvage(frame).get("type")
-        if isinstance(kind, str) and "`$.type`" in str(error):
+        if isinstance(kind, str) and text.endswith("`$.type`"):
             return UnknownTypeError(kind)
-        return FormatError(str(error)[:500].replace("`$.", "`"))
+        # The field stands at the end, behind whatever was found in it.
+        text = text if len(text) <= _ERROR_LENGTH_MAX else f"{text[:200]} ... {text[-200:]}"
+        if text.startswith("Invalid enum value"):
+            text += f"; wanted {self.words.get(text.rpartition('.')[2].rstrip('`'), 'another')}"
+        return FormatError(text.replace("`$.", "`"))
 
 
 @functools.cache
 def _codec(inbound: Any, *, is_binary: bool) -> Codec[Any]:
     wire: Any = msgspec.msgpack if is_binary else msgspec.json
-    return Codec(is_binary=is_binary, decoder=wire.Decoder(inbound), encoder=wire.Encoder(), loose=wire.Decoder())
+    return Codec(
+        is_binary=is_binary,
+        decoder=wire.Decoder(inbound),
+        encoder=wire.Encoder(),
+        loose=wire.Decoder(),
+        words=dict(_words(inspect.type_info(inbound))),
+    )
+
+
+def _words(info: inspect.Type, field: str = "") -> Iterator[tuple[str, str]]:
+    match info:
+        case inspect.LiteralType(values=values):
+            yield field, " or ".join(repr(value) for value in values)
+        case inspect.UnionType(types=types):
+            for option in types:
+                yield from _words(option, field)
+        case inspect.ListType(item_type=item):
+            yield from _words(item, field)
+        case inspect.StructType(fields=fields):
+            for inner in fields:
+                yield from _words(inner.type, inner.encode_name)
+        case _:
+            pass
 
 
 def session_server_codec(*, is_binary: bool) -> Codec[SessionInbound]:

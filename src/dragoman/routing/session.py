@@ -124,7 +124,7 @@ class Session:
         self._detached = None
         owed = sorted({item.serial: item for item in (*self._unconfirmed, *parked)}.values(), key=lambda it: it.serial)
         self._unconfirmed.clear()
-        self._serial = max([self._serial, *(item.serial for item in owed)])
+        self._serial = max([self._serial, received or 0, *(item.serial for item in owed)])
         left: list[Parked] = []
         for item in owed:
             if received is not None and item.serial <= received:
