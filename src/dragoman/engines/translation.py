@@ -120,7 +120,8 @@ async def _pipe(command: Iterable[str], text: str) -> str:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+            # Not only wait(): its pipes must be read to their end, or they stay open.
+            await process.communicate()
     if process.returncode != 0:
         message = f"{_APERTIUM_ID} ended with {process.returncode}; wanted 0"
         raise ServiceError(ErrorCode.INTERNAL_ERROR, message, {"service_id": _APERTIUM_ID})
