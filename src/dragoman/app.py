@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from random import Random
@@ -40,6 +40,7 @@ log = get_logger("app")
 
 _LOOK_AFTER_S: Final = 1.0
 _STREAMS_S: Final = 0.1
+_AFTER_FAILURE_S: Final = 1.0
 
 
 class App:
@@ -73,42 +74,33 @@ class App:
 
     def start(self, group: asyncio.TaskGroup) -> tuple[asyncio.Task[None], ...]:
         """Start what has to be done again and again."""
-        return (
-            group.create_task(self._answer_alarms(), name="alarms"),
-            group.create_task(self._look_after_connections(), name="connections"),
-            group.create_task(self._sweep(), name="sweep"),
-            group.create_task(self._cut_streams(), name="streams"),
-        )
+        steps = (self._answer_alarms, self._look_after_connections, self._sweep, self._cut_streams)
+        return tuple(group.create_task(_repeat(step), name=step.__name__) for step in steps)
 
     async def _answer_alarms(self) -> None:
-        while True:
-            await self._alarm.wait()
-            self._alarm.clear()
-            await self.parts.rescue.answer_alarms()
+        await self._alarm.wait()
+        self._alarm.clear()
+        await self.parts.rescue.answer_alarms()
 
     async def _look_after_connections(self) -> None:
-        while True:
-            await asyncio.sleep(_LOOK_AFTER_S)
-            self._server.look_after()
-            for node_id in self.parts.membership.scan():
-                await self.parts.rescue.node_lost(node_id)
-            await self._end_sessions()
+        await asyncio.sleep(_LOOK_AFTER_S)
+        self._server.look_after()
+        for node_id in self.parts.membership.scan():
+            await self.parts.rescue.node_lost(node_id)
+        await self._end_sessions()
 
     async def _sweep(self) -> None:
-        interval_s = self.parts.scheduler.job_timeout.scan_interval_ms / 1000
-        while True:
-            await asyncio.sleep(interval_s)
-            await self.parts.rescue.lapse()
-            await self.parts.store.sweep()
+        await asyncio.sleep(self.parts.scheduler.job_timeout.scan_interval_ms / 1000)
+        await self.parts.rescue.lapse()
+        await self.parts.store.sweep()
 
     async def _cut_streams(self) -> None:
+        await asyncio.sleep(_STREAMS_S)
         streaming = self.parts.open.streaming
-        while True:
-            await asyncio.sleep(_STREAMS_S)
-            for connection in tuple(streaming):
-                await connection.cut_pause()
-                if connection.session is None or not connection.session.segmenter.has_begun:
-                    streaming.discard(connection)
+        for connection in tuple(streaming):
+            await connection.cut_pause()
+            if connection.session is None or not connection.session.segmenter.has_begun:
+                streaming.discard(connection)
 
     async def _end_sessions(self) -> None:
         """End the sessions whose time to come back has run out."""
@@ -120,6 +112,16 @@ class App:
                 router.sessions.pop(session.id, None)
                 await self.parts.store.close_session(session.id)
                 log.info("session over, it did not come back", session_id=session.id)
+
+
+async def _repeat(step: Callable[[], Awaitable[None]]) -> None:
+    """Do a step for ever. One that fails is logged and done again: what it is for must not end with it."""
+    while True:
+        try:
+            await step()
+        except Exception:
+            log.exception("step failed", step=getattr(step, "__name__", ""))
+            await asyncio.sleep(_AFTER_FAILURE_S)
 
 
 @asynccontextmanager

@@ -90,3 +90,25 @@ def test_what_is_parked_for_a_client_that_is_away_has_a_limit_and_nothing_is_los
             assert [how for _, how in again.terminals] == ["result"] * 3 + ["pending_overflow_evict"] * 7
 
     run_in_fake_time(story())
+
+
+def test_a_fault_in_what_is_done_again_and_again_ends_neither_it_nor_the_instance() -> None:
+    async def story() -> None:
+        async with a_world() as world:
+            sweep, failures = world.app.parts.store.sweep, iter(range(3))
+
+            async def failing() -> None:
+                if next(failures, None) is not None:
+                    raise RuntimeError("as if something broke")
+                await sweep()
+
+            world.app.parts.store.sweep = failing  # type: ignore[method-assign]
+            node, session = await world.node(), await world.session()
+            await asyncio.sleep(10)
+            assert next(failures, None) is None, "it was tried again"
+            session.speak()
+            node.finish(await node.gets_job())
+            await asyncio.sleep(0.01)
+            assert session.terminals == [(0, "result")]
+
+    run_in_fake_time(story())
