@@ -12,6 +12,7 @@ from dragoman.core.ids import NodeId, TenantId
 from dragoman.core.language import AUTO, Language
 
 ENGLISH = Language("en")
+_ANY_OTHER = Language("und")  # BCP 47 for a language that is not known
 
 Pair: TypeAlias = tuple[Language, Language]
 """From a language (perhaps AUTO) into a language."""
@@ -46,9 +47,7 @@ class NmtModel:
     blocked: frozenset[Pair] = frozenset()
 
     def covers(self, src: Language, tgt: Language) -> bool:
-        """Whether it translates from `src` into `tgt`; with AUTO, from any language at all into `tgt`."""
-        if src == AUTO:
-            return any(self.covers(known, tgt) for known in self._sources() if known != tgt)
+        """Whether it translates from `src`, which is not AUTO, into `tgt`."""
         if (src, tgt) in self.blocked:
             return False
         match self.rule:
@@ -61,7 +60,8 @@ class NmtModel:
             case NmtRule.SPECIFIC_PAIRS:
                 return (src, tgt) in self.supported
 
-    def _sources(self) -> Iterable[Language]:
+    def sources(self) -> Iterable[Language]:
+        """Every language that it may translate from."""
         return self.languages | {ENGLISH} | {src for src, _ in self.supported}
 
 
@@ -76,29 +76,29 @@ class Languages:
     pairs: frozenset[Pair] | None = None
 
     def serve(self, services: frozenset[Service], src: Language, tgt: Language) -> bool:
-        """Whether each of the services is there for speech in `src` that is to become `tgt`."""
+        """Whether each of the services is there for speech in `src` that is to become `tgt`.
+
+        With AUTO: for speech in some one language, which is not `tgt` when it is to be translated.
+        """
+        if src == AUTO:
+            sources = self._sources() - ({tgt} if Service.NMT in services else set())
+            return any(self.serve(services, known, tgt) for known in sources)
         return (
-            (Service.ASR not in services or _hears(self.asr, src))
+            (Service.ASR not in services or self.asr is None or src in self.asr)
             and (Service.NMT not in services or self._translates(src, tgt))
             and (Service.TTS not in services or self.tts is None or tgt in self.tts)
-            and (Service.SEMANTIC not in services or _hears(self.semantic, src))
+            and (Service.SEMANTIC not in services or self.semantic is None or src in self.semantic)
         )
 
     def _translates(self, src: Language, tgt: Language) -> bool:
         by_model = self.nmt is None or any(model.covers(src, tgt) for model in self.nmt)
-        return by_model and (self.pairs is None or _lists(self.pairs, src, tgt))
+        return by_model and (self.pairs is None or (src, tgt) in self.pairs)
 
-
-def _hears(languages: frozenset[Language] | None, src: Language) -> bool:
-    if languages is None:
-        return True
-    return bool(languages) if src == AUTO else src in languages
-
-
-def _lists(pairs: frozenset[Pair], src: Language, tgt: Language) -> bool:
-    if src == AUTO:
-        return any(listed == tgt for _, listed in pairs)
-    return (src, tgt) in pairs
+    def _sources(self) -> set[Language]:
+        """Every language that it names, and one that stands for all others."""
+        by_model = (model.sources() for model in self.nmt or ())
+        by_pair = (src for src, _ in self.pairs or ())
+        return {_ANY_OTHER}.union(self.asr or (), self.semantic or (), by_pair, *by_model)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from random import Random
 from typing import Final
 
@@ -27,6 +27,7 @@ RANKING_MAX: Final = 4
 
 _by_load = attrgetter("rank")
 _by_turn = attrgetter("assigned")
+_by_lot = itemgetter(0)
 
 
 class Strategy(StrEnum):
@@ -126,18 +127,31 @@ def _draw(
 def _least_loaded(
     need: Need, view: FleetView, rng: Random, now_ms: int, tried: Collection[NodeId], limit: int
 ) -> list[NodeEntry]:
-    found: list[NodeEntry] = []
+    lots: list[tuple[float, NodeEntry]] = []
     profiles = view.serving(need)
     for profile in profiles:
         if tried or view.marked:
             fit = (entry for entry in profile.free.ascending(rng) if _is_fit(entry, need, now_ms, tried))
-            found += islice(fit, limit)
+            drawn = list(islice(fit, limit))
         else:
-            found += profile.free.lowest(limit, rng)
-    if len(profiles) > 1:
-        # Sorting keeps the order of equals: no profile may always come first among them.
-        rng.shuffle(found)
-    return found
+            drawn = profile.free.lowest(limit, rng)
+        if len(profiles) == 1:
+            return drawn
+        if drawn:
+            lots += _cast_lots(drawn, profile.free.level_size(drawn[0].level), rng)
+    # Sorting by load keeps the order of equals: among them it goes by lot.
+    lots.sort(key=_by_lot)
+    return [entry for _, entry in lots]
+
+
+def _cast_lots(drawn: list[NodeEntry], level_size: int, rng: Random) -> list[tuple[float, NodeEntry]]:
+    """Give each node a lot, the lowest first, as if every node of its level had one and these had the lowest.
+
+    So a node of a small profile is first as often as one of a large profile: the highest of n uniform numbers is
+    distributed like the n-th root of one, and the next are about 1/n apart.
+    """
+    lot = rng.random() ** (1 / level_size)
+    return [(place / level_size - lot, entry) for place, entry in enumerate(drawn)]
 
 
 def _all_free(need: Need, view: FleetView, rng: Random, now_ms: int, tried: Collection[NodeId]) -> list[NodeEntry]:

@@ -25,6 +25,8 @@ LEVELS: Final = 64
 """Steps of load that the index tells apart; nodes with up to this many slots are ordered exactly."""
 
 _NEEDS_MAX: Final = 4096
+_RANK_OF_SLOTS: Final = 1_000_000
+"""So much that one slot of thousands counts for more than the whole range of a machine's load."""
 
 ProfileKey: TypeAlias = tuple[frozenset[Service], Languages, TenantId | None, bool]
 
@@ -133,12 +135,20 @@ class LoadIndex:
         found = nodes[start : start + limit]
         if len(found) == limit:
             return found
-        found += nodes[:start]
+        found += nodes[: min(start, limit - len(found))]
         level, wanted = self._lowest, min(limit, self.count)
         while len(found) < wanted:
             level += 1
-            found += levels[level]
-        return found[:limit]
+            nodes = levels[level]
+            if nodes:
+                start = int(rng.random() * len(nodes))
+                found += nodes[start : start + wanted - len(found)]
+                found += nodes[: min(start, wanted - len(found))]
+        return found
+
+    def level_size(self, level: int) -> int:
+        """How many nodes are at a level."""
+        return len(self._levels[level])
 
     def ascending(self, rng: Random) -> Iterator[NodeEntry]:
         """All nodes in it, the least loaded level first, each level from a random start."""
@@ -295,7 +305,7 @@ class FleetView:
             profile.standings[standing] += 1
             entry.standing = standing
         if standing is None:
-            entry.rank = used / slots * 1000 + entry.load
+            entry.rank = used / slots * _RANK_OF_SLOTS + entry.load
             profile.free.put(entry, used * LEVELS // slots)
         else:
             profile.free.put(entry, -1)

@@ -9,10 +9,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from dragoman.core.capability import Need
 from dragoman.core.ids import JobId
 from dragoman.core.view import NodeEntry
+
+_VOID_MAX: Final = 64
+"""Places kept for jobs that left, beside as many as there are jobs."""
 
 
 @dataclass(order=True, slots=True)
@@ -32,6 +36,7 @@ class WaitingRoom:
         self._queues: dict[Need, list[_Ticket]] = {}
         self._tickets: dict[JobId, tuple[Need, _Ticket]] = {}
         self._serial = 0
+        self._void_count = 0
 
     def __len__(self) -> int:
         return len(self._tickets)
@@ -63,7 +68,10 @@ class WaitingRoom:
         if found is not None:
             need, ticket = found
             ticket.is_void = True
+            self._void_count += 1
             self._trim(need)
+            if self._void_count > len(self._tickets) + _VOID_MAX:
+                self._sweep()
 
     def next_for(self, entry: NodeEntry, now_ms: int, is_barred: Callable[[JobId], bool]) -> JobId | None:
         """The job that a node with a free slot should take; it stays in the room until removed.
@@ -83,5 +91,13 @@ class WaitingRoom:
         queue = self._queues[need]
         while queue and queue[0].is_void:
             heapq.heappop(queue)
+            self._void_count -= 1
         if not queue:
             del self._queues[need]
+
+    def _sweep(self) -> None:
+        """Take out what was removed behind another: while urgent jobs keep coming it would never get to the front."""
+        for queue in self._queues.values():
+            queue[:] = [ticket for ticket in queue if not ticket.is_void]
+            heapq.heapify(queue)
+        self._void_count = 0
