@@ -15,7 +15,9 @@ from dragoman.telemetry.logs import get_logger
 
 log = get_logger("edge")
 
+CLOSE_DONE: Final = 1000
 CLOSE_GOING_AWAY: Final = 1001
+CLOSE_PROTOCOL_ERROR: Final = 1002
 CLOSE_POLICY: Final = 1008
 CLOSE_TOO_BIG: Final = 1009
 CLOSE_RESTART: Final = 1012
@@ -39,13 +41,17 @@ class Connection(WSListener, ABC):
         self._transport: WSTransport | None = None
         self._outbound = outbound
         self._frames: list[bytes] = []
-        self._fragments: list[bytes] = []
-        self._fragments_bytes = 0
+        self._partial: bytearray | None = None
+        """What has come of a message in fragments."""
         self._is_text = False
         self._has_spoken = False
         self.opened_ms = self.heard_ms = clock.now_ms()
         self.pinged_ms = 0
         self.is_gone = False
+
+    @abstractmethod
+    def opened(self) -> None:
+        """The socket is up. It may be refused after the connection was made: only now there is something to close."""
 
     @abstractmethod
     def receive(self, frame: bytes, *, is_text: bool) -> None:
@@ -111,6 +117,7 @@ class Connection(WSListener, ABC):
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
         transport.underlying_transport.set_write_buffer_limits(high=self._queue_bytes_max)
+        self.opened()
 
     def pause_writing(self) -> None:
         self.overflow()
@@ -118,7 +125,11 @@ class Connection(WSListener, ABC):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
         self._has_spoken = True
-        if frame.fin and not self._fragments and kind in (_TEXT, _BINARY):
+        if transport.is_close_frame_sent and kind != WSMsgType.CLOSE:
+            return  # it was sent away, and may not have read that yet
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            self.close(CLOSE_PROTOCOL_ERROR, "reserved bits are set, and no extension was agreed on")
+        elif frame.fin and self._partial is None and kind in (_TEXT, _BINARY):
             try:
                 self.receive(frame.get_payload_as_bytes(), is_text=kind == _TEXT)
             except Exception:  # one bad frame must not end the process
@@ -126,7 +137,7 @@ class Connection(WSListener, ABC):
         elif kind == WSMsgType.PONG:
             self.ponged(frame.get_payload_as_bytes())
         elif kind == WSMsgType.CLOSE:
-            transport.disconnect()
+            self.close(CLOSE_DONE, "")
         elif kind != WSMsgType.PING:
             self._collect(frame)
 
@@ -138,23 +149,19 @@ class Connection(WSListener, ABC):
     def _collect(self, frame: WSFrame) -> None:
         """Put the parts of a fragmented message together (RFC 6455 section 5.4)."""
         is_first = frame.msg_type != WSMsgType.CONTINUATION
-        if is_first == bool(self._fragments):
-            self.close(int(WSCloseCode.PROTOCOL_ERROR.value), "fragments out of order")
+        partial = self._partial
+        if is_first is (partial is not None):
+            self.close(CLOSE_PROTOCOL_ERROR, "fragments out of order")
             return
-        if is_first:
+        if partial is None:
             self._is_text = frame.msg_type == _TEXT
-        part = frame.get_payload_as_bytes()
-        self._fragments.append(part)
-        self._fragments_bytes += len(part) + 1  # empty parts cost memory too
-        if self._fragments_bytes > self._message_bytes_max:
+            partial = self._partial = bytearray()
+        partial += frame.get_payload_as_memoryview()
+        if len(partial) > self._message_bytes_max:
             self.close(CLOSE_TOO_BIG, f"message of more than {self._message_bytes_max} bytes")
-            self._fragments.clear()
-            return
-        if frame.fin:
-            whole = b"".join(self._fragments)
-            self._fragments.clear()
-            self._fragments_bytes = 0
-            self._receive(whole, is_text=self._is_text)
+        elif frame.fin:
+            self._partial = None
+            self._receive(bytes(partial), is_text=self._is_text)
 
     def _receive(self, frame: bytes, *, is_text: bool) -> None:
         try:

@@ -55,6 +55,10 @@ class NodeConnection(Connection):
         self._sign_of_life: asyncio.Future[None] | None = None
         self.node_id: NodeId | None = None
 
+    def opened(self) -> None:
+        """See Connection."""
+        self._parts.open.nodes.add(self)
+
     def receive(self, frame: bytes, *, is_text: bool) -> None:
         """See Connection."""
         if self._sign_of_life is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from typing import Final
-from urllib.parse import urlsplit
 
 from picows import (
     WSListener,
@@ -93,7 +92,7 @@ class Server:
     # What the WebSocket library calls for each request.
 
     def _admit(self, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
-        path = urlsplit(request.path.decode("latin-1")).path
+        path = request.path.partition(b"?")[0].decode("latin-1")
         match path:
             case "/health":
                 return self._health()
@@ -116,20 +115,23 @@ class Server:
         if len(self._parts.open.nodes if is_node else self._parts.open.sessions) >= limit:
             log.warning("connection refused", kind="node" if is_node else "session", limit=limit)
             return _answer(503, f"{limit} are connected already")
-        offered = [item.strip() for item in request.headers.get("sec-websocket-protocol", "").split(",")]
-        is_binary = MSGPACK_SUBPROTOCOL in offered
+        if "upgrade" in (option.lower() for option in _listed(request, "connection")):
+            # The library wants it alone, and some browsers (Firefox) send "keep-alive, Upgrade".
+            request.headers["Connection"] = "upgrade"
+        is_binary = MSGPACK_SUBPROTOCOL in _listed(request, "sec-websocket-protocol")
         headers = {"Sec-WebSocket-Protocol": MSGPACK_SUBPROTOCOL} if is_binary else None
         response = WSUpgradeResponse.create_101_response(headers)
         return WSUpgradeResponseWithListener(response, self._connection(is_node=is_node, is_binary=is_binary))
 
     def _connection(self, *, is_node: bool, is_binary: bool) -> Connection:
         if is_node:
-            node = NodeConnection(self._parts, is_binary=is_binary)
-            self._parts.open.nodes.add(node)
-            return node
-        session = SessionConnection(self._parts, self._parts.instance_id, is_binary=is_binary)
-        self._parts.open.sessions.add(session)
-        return session
+            return NodeConnection(self._parts, is_binary=is_binary)
+        return SessionConnection(self._parts, self._parts.instance_id, is_binary=is_binary)
+
+
+def _listed(request: WSUpgradeRequest, header: str) -> list[str]:
+    """What a header lists; it may come more than once (RFC 9110 section 5.3)."""
+    return [item.strip() for line in request.headers.getall(header, ()) for item in line.split(",")]
 
 
 def _answer(status: int, text: str, headers: dict[str, str] | None = None) -> WSUpgradeResponseWithListener:

@@ -11,7 +11,7 @@ from dragoman.core.ids import InstanceId, JobId, RequestId, SessionId, TenantId,
 from dragoman.core.job import PRIORITY_DEFAULT, JobRequest
 from dragoman.core.lifecycle import JobState
 from dragoman.dispatch.dispatcher import Accepted, AlreadyKnown, Refused
-from dragoman.edge.connection import CLOSE_POLICY, Connection
+from dragoman.edge.connection import CLOSE_DONE, CLOSE_POLICY, Connection
 from dragoman.edge.parts import Parts
 from dragoman.protocol.codec import FormatError, session_server_codec
 from dragoman.protocol.fields import Error, ErrorCode
@@ -45,7 +45,6 @@ from dragoman.telemetry.logs import get_logger
 log = get_logger("session")
 
 PROTOCOL_VERSION: Final = "1.0"
-CLOSE_DONE: Final = 1000
 _WARN_EVERY_MS: Final = 1000
 _SESSIONS_TIMES: Final = 2
 """Sessions kept, with and without a connection, as a multiple of the connections there may be."""
@@ -66,6 +65,10 @@ class SessionConnection(Connection):
         self._opening = False
         self._is_confirmed = True
         self.session: Session | None = None
+
+    def opened(self) -> None:
+        """See Connection."""
+        self._parts.open.sessions.add(self)
 
     def receive(self, frame: bytes, *, is_text: bool) -> None:
         """See Connection."""
