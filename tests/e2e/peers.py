@@ -8,7 +8,7 @@ import itertools
 import os
 import struct
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from random import Random
 from typing import Any, Self, TypeVar
 
@@ -22,8 +22,9 @@ from dragoman.config.settings import Settings
 from dragoman.protocol.codec import MSGPACK_SUBPROTOCOL, node_client_codec, session_client_codec
 from dragoman.protocol.fields import Error
 from dragoman.protocol.node_messages import JobAssign, NodeRegisterAck
-from dragoman.protocol.session_messages import SessionInitAck, TranslationResult
+from dragoman.protocol.session_messages import ServerHeartbeat, SessionInitAck, TranslationResult, UiEvent
 from tests.support.builders import (
+    a_client_heartbeat,
     a_job_result,
     a_node_heartbeat,
     a_node_register,
@@ -93,7 +94,7 @@ class Peer:
 
     def frame(self, message: Any) -> bytes | str:
         """A message, as a frame of this peer's format: binary or text."""
-        frame = self._encode(message)
+        frame: bytes = self._encode(message)
         return frame if self.is_binary else frame.decode()
 
     async def say(self, message: Any) -> None:
@@ -162,6 +163,12 @@ class Session(Peer):
         self.session_id, self.resume_token = ack.session_id, ack.resume_token
         return ack
 
+    async def hears_nothing_else(self) -> None:
+        """Whatever was said so far has been answered, and all the answers were read."""
+        await self.say(a_client_heartbeat(session_id=self.session_id))
+        told = await self.next()
+        assert isinstance(told, ServerHeartbeat), told
+
     async def speak(self, text: str, **fields: Any) -> int:
         """Type something to be translated; answers its index."""
         index = next(self.indexes)
@@ -214,8 +221,9 @@ class Pair:
         job = await self.node.hears(JobAssign)
         assert job.audio == text.encode()
         await self.node.finish(job, text.upper())
-        while not isinstance(told := await self._told(), TranslationResult):
-            assert not isinstance(told, Error), told
+        while isinstance(told := await self._told(), UiEvent):
+            pass
+        assert isinstance(told, TranslationResult), told
         assert (told.utterance_index, told.text_translated) == (index, text.upper())
 
     async def _told(self) -> Any:
@@ -242,11 +250,13 @@ class Scene:
 
     async def a_session(self, **options: Any) -> Session:
         """A client's socket, nothing said yet."""
-        return await self._kept(await Session.connect(self.app, **options))
+        session: Session = await self._kept(await Session.connect(self.app, **options))
+        return session
 
     async def a_node(self, **options: Any) -> Node:
         """A node's socket, nothing said yet."""
-        return await self._kept(await Node.connect(self.app, **options))
+        node: Node = await self._kept(await Node.connect(self.app, **options))
+        return node
 
     async def raw(self, data: bytes = b"") -> Raw:
         """A TCP connection, and what is written to it first."""
@@ -370,7 +380,5 @@ class Raw:
     async def close(self) -> None:
         """Go."""
         self.writer.close()
-        try:
+        with suppress(ConnectionError):
             await self.writer.wait_closed()
-        except ConnectionError:
-            pass

@@ -162,7 +162,7 @@ class NodeConnection(Connection):
             return
         node_id = self._parts.membership.register(message)
         if isinstance(node_id, Error):
-            self._mailbox.post(node_id)
+            self._refuse(node_id)
             return
         self.node_id = node_id
         self._parts.open.by_node[node_id] = self
@@ -179,17 +179,20 @@ class NodeConnection(Connection):
         while (older := self._parts.open.by_node.get(node_id)) is not None:
             if await older.is_alive():
                 return False
+            if self._parts.open.by_node.get(node_id) is not older:
+                continue  # another newcomer was faster
             older.end(CLOSE_POLICY, "the node connected anew")
             if not older.is_gone:
                 older.is_gone = True
                 older.lost()
-            self._parts.open.by_node.pop(node_id, None)
+            if self._parts.open.by_node.get(node_id) is older:
+                del self._parts.open.by_node[node_id]
         return True
 
     async def _heartbeat(self, node_id: NodeId, message: NodeHeartbeat) -> None:
         wrong = await self._parts.membership.heartbeat(node_id, message)
         if wrong is not None:
-            self._mailbox.post(wrong)
+            self._refuse(wrong)
             return
         keep_ms = self._parts.dispatcher.policy.job_timeout_ms * _KEEP_ASSIGNMENTS_TIMES
         self._mailbox.forget_before(self._clock.now_ms() - keep_ms)
@@ -212,6 +215,13 @@ class NodeConnection(Connection):
     def _lives(self) -> None:
         if self._sign_of_life is not None and not self._sign_of_life.done():
             self._sign_of_life.set_result(None)
+
+    def _refuse(self, wrong: Error) -> None:
+        """Answer with an error; one for a message that says something impossible is a strike."""
+        if wrong.code == ErrorCode.INVALID_MESSAGE:
+            self._fault(self._link.fault(wrong.message))
+        else:
+            self._mailbox.post(wrong)
 
     def _fault(self, fault: Fault) -> None:
         self._parts.metrics.bad_messages.labels("node").inc()
