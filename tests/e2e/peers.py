@@ -13,6 +13,7 @@ from random import Random
 from typing import Any, Self, TypeVar
 
 import msgspec
+from structlog.testing import capture_logs
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
@@ -279,13 +280,15 @@ class Scene:
 @asynccontextmanager
 async def a_scene(*, is_binary: bool = False, **overrides: Any) -> AsyncIterator[Scene]:
     """An instance, and two bystanders who must not notice what happens to others."""
-    async with an_instance(**overrides) as app:
-        async with AsyncExitStack() as stack:
-            scene = Scene(app, stack)
-            scene.bystanders = await scene.a_pair("de", is_binary=is_binary)
-            yield scene
-            await scene.bystanders.translates()
-        await until(lambda: not app.parts.open.sessions and not app.parts.open.nodes)
+    with capture_logs() as logs:
+        async with an_instance(**overrides) as app:
+            async with AsyncExitStack() as stack:
+                scene = Scene(app, stack)
+                scene.bystanders = await scene.a_pair("de", is_binary=is_binary)
+                yield scene
+                await scene.bystanders.translates()
+            await until(lambda: not app.parts.open.sessions and not app.parts.open.nodes)
+    assert [log for log in logs if log["log_level"] == "error"] == [], "nothing that a peer says is a fault of ours"
 
 
 # --- raw bytes

@@ -141,7 +141,6 @@ def test_a_message_may_come_byte_by_byte_and_in_fragments_with_pings_between() -
 MESSAGE_BYTES = 8 * 1024 * 1024
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("parts", [1, 2, 100])
 def test_eight_mebibytes_are_taken_and_a_byte_more_ends_the_connection(parts: int) -> None:
     async def story() -> None:

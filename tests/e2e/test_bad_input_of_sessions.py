@@ -25,6 +25,8 @@ from tests.e2e.bad_fields import HOSTILE_TEXTS, bad_fields, nested, smallest, sp
 from tests.e2e.peers import a_scene, ws_frame
 from tests.support.builders import a_chunk, a_client_heartbeat, a_session_init, a_text, an_utterance
 
+pytestmark = pytest.mark.slow  # a thousand messages each
+
 KINDS: tuple[type[msgspec.Struct], ...] = get_args(SessionInbound)
 LATER_KINDS = [kind for kind in KINDS if kind is not SessionInit]
 FORMATS = pytest.mark.parametrize("is_binary", [False, True], ids=["json", "msgpack"])

@@ -151,8 +151,9 @@ class Session:
     def _within_budget(self, owed: Parked, now_ms: int) -> Parked:
         if self._detached is None or not isinstance(owed.message, TranslationResult):
             return owed
-        self._detached.bytes_parked += len(owed.message.tts_audio) + len(owed.message.text_translated)
-        if self._detached.bytes_parked <= self._bytes_max:
+        size = len(owed.message.tts_audio) + len(owed.message.text_translated)
+        if self._detached.bytes_parked + size <= self._bytes_max:
+            self._detached.bytes_parked += size
             return owed
         missing = self._missing(owed.message.utterance_index, "pending_overflow_evict", now_ms)
         return Parked(serial=owed.serial, message=missing)
