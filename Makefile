@@ -52,8 +52,8 @@ docs: $(VENV)/.runtime  ## write the parts of docs/ that are made from the code
 	$(BIN)/python -m dragoman config-reference > docs/configuration.md
 
 lock: $(VENV)/.dev  ## choose the versions of all dependencies anew
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --extra offline pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --extra offline --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --extra offline --extra valkey pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --extra offline --extra valkey --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
 clean:  ## remove what was built and installed
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache
