@@ -1,0 +1,1 @@
+"""The shared store over Redis or Valkey, and the connections under it."""
