@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help demo test check ci bench format lock docs clean
+.PHONY: help demo test check ci bench bench-instances format lock docs clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("dragoman needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else None'
@@ -47,6 +47,12 @@ ci: check test  ## what the build server runs
 bench: $(VENV)/.runtime  ## what a job costs here, and the floor under it
 	$(BIN)/dragoman bench floor
 	$(BIN)/dragoman bench
+
+bench-instances: $(VENV)/.runtime  ## the same over a Valkey and a Redis Cluster, with 1, 2 and 4 instances
+	$(BIN)/dragoman bench floor --store valkey
+	$(BIN)/dragoman bench --store valkey --instances 1 --instances 2 --instances 4
+	$(BIN)/dragoman bench --store valkey --instances 2 --same-instance
+	$(BIN)/dragoman bench --store cluster --instances 1 --instances 2
 
 docs: $(VENV)/.runtime  ## write the parts of docs/ that are made from the code
 	$(BIN)/python -m dragoman config-reference > docs/configuration.md

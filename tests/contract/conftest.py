@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
 
 from dragoman.store.interface import Store
-from tests.support.stores import STORES, Opened, OpenStore
+from tests.support.stores import SLOW_STORES, STORES, Opened, OpenStore
 
 
 @pytest.fixture
@@ -19,9 +20,20 @@ def runner() -> Iterator[asyncio.Runner]:
         yield runner
 
 
-@pytest.fixture(params=sorted(STORES))
+def _params(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW_STORES else []) for name in sorted(names)]
+
+
+@pytest.fixture(params=_params(STORES))
 def opened(request: pytest.FixtureRequest, runner: asyncio.Runner) -> Iterator[OpenStore]:
     """Each store in turn, empty."""
+    with Opened(runner, STORES[request.param]) as opened:
+        yield opened
+
+
+@pytest.fixture(params=_params(set(STORES) - {"memory"}))
+def shared(request: pytest.FixtureRequest, runner: asyncio.Runner) -> Iterator[OpenStore]:
+    """Each store that others may write to."""
     with Opened(runner, STORES[request.param]) as opened:
         yield opened
 

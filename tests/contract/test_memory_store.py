@@ -11,11 +11,11 @@ import pytest
 from dragoman.core.ids import JobId
 from dragoman.core.lifecycle import JobState
 from dragoman.protocol.session_messages import MissingResult, Terminal, TranslationResult
-from dragoman.store.memory import MemoryStore
+from dragoman.store.memory.store import MemoryStore
 from tests.support.builders import a_request, a_result, an_error
 from tests.support.clock import ManualClock
+from tests.support.store_steps import KEEP_MS, A
 
-KEEP_MS = 60_000
 KB = 1024
 
 
@@ -27,7 +27,7 @@ class Kept:
         self.store = MemoryStore(self.clock, retained_bytes_max=retained_bytes_max)
 
     def end(self, name: str, terminal: Terminal) -> None:
-        self._run(self.store.open_job(a_request(name), (), 1000))
+        self._run(self.store.open_job(a_request(name), A, (), 1000))
         ending = self.store.end_job(JobId(name), 0, None, JobState.FAILED, terminal, release=True, keep_ms=KEEP_MS)
         self._run(ending)
 

@@ -1,4 +1,4 @@
-"""What does every store promise of jobs and slots?"""
+"""What does every store promise of jobs?"""
 
 from __future__ import annotations
 
@@ -7,76 +7,40 @@ from itertools import product
 
 import pytest
 
-from dragoman.core.ids import JobId, NodeId
+from dragoman.core.ids import JobId
 from dragoman.core.lifecycle import AT_A_NODE, ENDED, MOVES, SOURCES, JobState
-from dragoman.store.interface import (
-    AllFull,
-    Job,
-    Known,
-    Lapsed,
-    Moved,
-    Release,
-    Reserved,
-    Slots,
-    Stale,
-    Store,
-)
+from dragoman.store.interface import AllFull, Job, Known, Moved, Release, Reserved, Stale, Store
 from tests.support.builders import a_ranking, a_request, a_result, an_error
+from tests.support.store_steps import (
+    AT_WORK,
+    J1,
+    J2,
+    KEEP_MS,
+    LEASE_MS,
+    N1,
+    N2,
+    N3,
+    UNENDED,
+    A,
+    bring_to,
+    end,
+    the_job,
+    used,
+)
 from tests.support.stores import OpenStore
-
-LEASE_MS = 10_000
-KEEP_MS = 60_000
-J1, J2, J3 = JobId("j1"), JobId("j2"), JobId("j3")
-N1, N2, N3 = NodeId("n1"), NodeId("n2"), NodeId("n3")
-WAY: dict[JobState, tuple[JobState, ...]] = {
-    JobState.RESERVED: (),
-    JobState.DISPATCHED: (JobState.DISPATCHED,),
-    JobState.ACCEPTED: (JobState.DISPATCHED, JobState.ACCEPTED),
-    JobState.RUNNING: (JobState.DISPATCHED, JobState.ACCEPTED, JobState.RUNNING),
-}
-"""How an attempt comes to each state."""
-AT_WORK = tuple(WAY)
-UNENDED = (JobState.CREATED, *AT_WORK)
-
-
-async def bring_to(store: Store, state: JobState, job_id: JobId = J1, node_id: NodeId = N1) -> int:
-    """Make a job in a state; answers its attempt."""
-    if state is JobState.CREATED:
-        await store.open_job(a_request(job_id), (), LEASE_MS)
-        return 0
-    await store.open_job(a_request(job_id), a_ranking(**{node_id: 100}), LEASE_MS)
-    for step in WAY[state]:
-        assert await store.advance_job(job_id, 1, node_id, step) == Moved()
-    return 1
-
-
-async def end(store: Store, job_id: JobId = J1, attempt: int = 1, *, release: bool = True) -> Moved | Stale:
-    return await store.end_job(job_id, attempt, None, JobState.FAILED, an_error(), release=release, keep_ms=KEEP_MS)
-
-
-async def the_job(store: Store, job_id: JobId = J1) -> Job:
-    job = await store.read_job(job_id)
-    assert job is not None
-    return job
-
-
-async def used(store: Store, node_id: NodeId = N1) -> int:
-    (count,) = await store.count_slots([node_id])
-    return count
-
 
 # --- open
 
 
 async def test_a_new_job_takes_the_first_node(store: Store) -> None:
-    answer = await store.open_job(a_request("j1"), a_ranking(n1=2, n2=2), LEASE_MS)
+    answer = await store.open_job(a_request("j1"), A, a_ranking(n1=2, n2=2), LEASE_MS)
     assert answer == Reserved(N1, 1, 1, ())
     assert await store.count_slots([N1, N2]) == (1, 0)
 
 
 async def test_a_new_job_can_be_read(store: Store) -> None:
     request = a_request("j1", priority=7)
-    await store.open_job(request, a_ranking(n1=1), LEASE_MS)
+    await store.open_job(request, A, a_ranking(n1=1), LEASE_MS)
     job = await the_job(store)
     assert (job.job_id, job.state, job.attempt, job.node_id, job.terminal) == (J1, JobState.RESERVED, 1, N1, None)
     assert job.request is not None
@@ -85,39 +49,39 @@ async def test_a_new_job_can_be_read(store: Store) -> None:
 
 
 async def test_full_nodes_are_passed_over_and_their_counts_told(store: Store) -> None:
-    await store.open_job(a_request("j1"), a_ranking(n1=1), LEASE_MS)
-    await store.open_job(a_request("j2"), a_ranking(n2=1), LEASE_MS)
-    answer = await store.open_job(a_request("j3"), a_ranking(n1=1, n2=1, n3=1), LEASE_MS)
+    await store.open_job(a_request("j1"), A, a_ranking(n1=1), LEASE_MS)
+    await store.open_job(a_request("j2"), A, a_ranking(n2=1), LEASE_MS)
+    answer = await store.open_job(a_request("j3"), A, a_ranking(n1=1, n2=1, n3=1), LEASE_MS)
     assert answer == Reserved(N3, 1, 1, ((N1, 1), (N2, 1)))
 
 
 async def test_when_all_are_full_the_job_is_there_without_a_slot(store: Store) -> None:
-    await store.open_job(a_request("j1"), a_ranking(n1=1), LEASE_MS)
-    assert await store.open_job(a_request("j2"), a_ranking(n1=1), LEASE_MS) == AllFull(((N1, 1),))
+    await store.open_job(a_request("j1"), A, a_ranking(n1=1), LEASE_MS)
+    assert await store.open_job(a_request("j2"), A, a_ranking(n1=1), LEASE_MS) == AllFull(((N1, 1),))
     job = await the_job(store, J2)
     assert (job.state, job.attempt, job.node_id) == (JobState.CREATED, 0, None)
     assert job.request is not None
 
 
 async def test_an_empty_ranking_makes_a_job_without_a_slot(store: Store) -> None:
-    assert await store.open_job(a_request("j1"), (), LEASE_MS) == AllFull(())
+    assert await store.open_job(a_request("j1"), A, (), LEASE_MS) == AllFull(())
     assert (await the_job(store)).state is JobState.CREATED
 
 
 async def test_a_node_without_slots_is_full(store: Store) -> None:
-    assert await store.open_job(a_request("j1"), a_ranking(n1=0), LEASE_MS) == AllFull(((N1, 0),))
+    assert await store.open_job(a_request("j1"), A, a_ranking(n1=0), LEASE_MS) == AllFull(((N1, 0),))
 
 
 async def test_a_known_request_makes_no_second_job(store: Store) -> None:
-    await store.open_job(a_request("j1"), a_ranking(n1=2), LEASE_MS)
-    answer = await store.open_job(a_request("j1", utterance_index=9), a_ranking(n1=2, n2=2), LEASE_MS)
+    await store.open_job(a_request("j1"), A, a_ranking(n1=2), LEASE_MS)
+    answer = await store.open_job(a_request("j1", utterance_index=9), A, a_ranking(n1=2, n2=2), LEASE_MS)
     assert isinstance(answer, Known)
     assert (answer.job.state, answer.job.attempt, answer.job.node_id) == (JobState.RESERVED, 1, N1)
     assert await store.count_slots([N1, N2]) == (1, 0)
 
 
 async def test_of_many_who_open_one_job_at_once_one_does(store: Store) -> None:
-    answers = await asyncio.gather(*(store.open_job(a_request("j1"), a_ranking(n1=5), LEASE_MS) for _ in range(10)))
+    answers = await asyncio.gather(*(store.open_job(a_request("j1"), A, a_ranking(n1=5), LEASE_MS) for _ in range(10)))
     assert sum(isinstance(answer, Reserved) for answer in answers) == 1
     assert sum(isinstance(answer, Known) for answer in answers) == 9
     assert await used(store) == 1
@@ -125,7 +89,7 @@ async def test_of_many_who_open_one_job_at_once_one_does(store: Store) -> None:
 
 async def test_slots_are_never_over_committed_by_many_at_once(store: Store) -> None:
     answers = await asyncio.gather(
-        *(store.open_job(a_request(f"j{number}"), a_ranking(n1=3, n2=4), LEASE_MS) for number in range(20))
+        *(store.open_job(a_request(f"j{number}"), A, a_ranking(n1=3, n2=4), LEASE_MS) for number in range(20))
     )
     taken = [answer.node_id for answer in answers if isinstance(answer, Reserved)]
     assert (taken.count(N1), taken.count(N2)) == (3, 4)
@@ -147,7 +111,7 @@ async def test_a_waiting_job_gets_a_slot(store: Store) -> None:
 
 async def test_a_waiting_job_may_find_all_full_and_try_again(store: Store) -> None:
     await bring_to(store, JobState.CREATED)
-    await store.open_job(a_request("j2"), a_ranking(n1=1), LEASE_MS)
+    await store.open_job(a_request("j2"), A, a_ranking(n1=1), LEASE_MS)
     assert await store.reserve_slot(J1, 0, a_ranking(n1=1), LEASE_MS) == AllFull(((N1, 1),))
     await store.release_slot(N1, J2, 1)
     assert await store.reserve_slot(J1, 0, a_ranking(n1=1), LEASE_MS) == Reserved(N1, 1, 1, ())
@@ -196,6 +160,7 @@ async def test_a_node_that_holds_an_older_attempt_counts_as_full(store: Store) -
     assert await store.reserve_slot(J1, 1, a_ranking(n1=100), LEASE_MS) == AllFull(((N1, 1),))
     assert await store.reserve_slot(J1, 1, a_ranking(n1=100, n2=1), LEASE_MS) == Reserved(N2, 2, 1, ((N1, 1),))
     assert await store.count_slots([N1, N2]) == (1, 1)
+    assert await store.release_slot(N1, J1, 1) is Release.RELEASED, "what is held stays as it is"
 
 
 # --- advance
@@ -311,15 +276,15 @@ async def test_an_ended_job_keeps_how_it_ended_and_not_what_was_said(store: Stor
     await bring_to(store, JobState.RUNNING)
     terminal = a_result(tts_audio=b"\1\2", extra={"a": [1, None, "x"]}, quality_score=0.5)
     await store.end_job(J1, 1, N1, JobState.FINISHED, terminal, release=True, keep_ms=KEEP_MS)
-    assert await store.read_job(J1) == Job(J1, None, JobState.FINISHED, 1, None, terminal)
+    assert await store.read_job(J1) == Job(J1, A, None, JobState.FINISHED, 1, None, terminal)
 
 
 async def test_asking_again_for_an_ended_job_gets_how_it_ended(store: Store) -> None:
     await bring_to(store, JobState.RUNNING)
     error = an_error(details={"retryable": False})
     await store.end_job(J1, 1, None, JobState.FAILED, error, release=True, keep_ms=KEEP_MS)
-    answer = await store.open_job(a_request("j1"), a_ranking(n1=1), LEASE_MS)
-    assert answer == Known(Job(J1, None, JobState.FAILED, 1, None, error))
+    answer = await store.open_job(a_request("j1"), A, a_ranking(n1=1), LEASE_MS)
+    assert answer == Known(Job(J1, A, None, JobState.FAILED, 1, None, error))
     assert await used(store) == 0
 
 
@@ -327,12 +292,12 @@ async def test_an_ended_job_is_known_for_keep_ms(opened: OpenStore) -> None:
     store = opened.store
     await bring_to(store, JobState.RUNNING)
     await end(store)
-    await opened.advance(KEEP_MS - 1)
+    await opened.advance(opened.almost(KEEP_MS))
     await store.sweep()
     assert await store.read_job(J1) is not None
-    await opened.advance(1)
+    await opened.advance(opened.rest_ms)
     assert await store.read_job(J1) is None
-    assert await store.open_job(a_request("j1"), a_ranking(n1=1), LEASE_MS) == Reserved(N1, 1, 1, ())
+    assert await store.open_job(a_request("j1"), A, a_ranking(n1=1), LEASE_MS) == Reserved(N1, 1, 1, ())
 
 
 async def test_a_swept_job_is_gone_and_its_id_is_free(opened: OpenStore) -> None:
@@ -342,7 +307,7 @@ async def test_a_swept_job_is_gone_and_its_id_is_free(opened: OpenStore) -> None
     await opened.advance(KEEP_MS)
     await store.sweep()
     assert await end(store) == Stale(None, 0)
-    assert isinstance(await store.open_job(a_request("j1"), a_ranking(n1=1), LEASE_MS), Reserved)
+    assert isinstance(await store.open_job(a_request("j1"), A, a_ranking(n1=1), LEASE_MS), Reserved)
 
 
 async def test_a_job_under_way_is_never_swept(opened: OpenStore) -> None:
@@ -369,12 +334,32 @@ async def test_another_node_ends_nothing(store: Store) -> None:
     assert await used(store) == 1
 
 
-async def test_a_node_that_was_given_up_ends_nothing(store: Store) -> None:
+@pytest.mark.parametrize("release", [False, True])
+async def test_a_node_that_was_given_up_ends_nothing_and_gives_back_what_it_is_done_with(
+    store: Store, release: bool
+) -> None:
     await bring_to(store, JobState.RUNNING)
     await store.requeue_job(J1, 1, release=False)
-    answer = await store.end_job(J1, 1, N1, JobState.FAILED, an_error(), release=True, keep_ms=KEEP_MS)
+    answer = await store.end_job(J1, 1, N1, JobState.FAILED, an_error(), release=release, keep_ms=KEEP_MS)
     assert answer == Stale(JobState.CREATED, 1)
+    assert await used(store) == (0 if release else 1)
+
+
+async def test_a_late_end_of_an_old_attempt_leaves_the_slot_of_the_new_one(store: Store) -> None:
+    await bring_to(store, JobState.RUNNING)
+    await store.requeue_job(J1, 1, release=True)
+    await store.reserve_slot(J1, 1, a_ranking(n1=1), LEASE_MS)
+    answer = await store.end_job(J1, 1, N1, JobState.FINISHED, a_result(), release=True, keep_ms=KEEP_MS)
+    assert answer == Stale(JobState.RESERVED, 2)
     assert await used(store) == 1
+
+
+async def test_a_late_end_of_a_forgotten_job_gives_its_slot_back(store: Store) -> None:
+    await bring_to(store, JobState.RUNNING)
+    await store.end_job(J1, 1, None, JobState.EXPIRED, an_error(), release=False, keep_ms=0)
+    answer = await store.end_job(J1, 1, N1, JobState.FINISHED, a_result(), release=True, keep_ms=KEEP_MS)
+    assert answer == Stale(None, 0)
+    assert await used(store) == 0
 
 
 async def test_ending_gives_the_slot_back_with_release(store: Store) -> None:
@@ -401,173 +386,5 @@ async def test_a_hold_of_an_earlier_life_of_an_id_is_not_the_new_jobs(opened: Op
     store = opened.store
     await bring_to(store, JobState.RUNNING)
     await store.end_job(J1, 1, None, JobState.FAILED, an_error(), release=False, keep_ms=0)
-    answer = await store.open_job(a_request("j1"), a_ranking(n1=100, n2=1), LEASE_MS)
+    answer = await store.open_job(a_request("j1"), A, a_ranking(n1=100, n2=1), LEASE_MS)
     assert answer == Reserved(N2, 1, 1, ((N1, 1),))
-
-
-# --- release
-
-
-async def test_a_slot_is_given_back_once(store: Store) -> None:
-    await bring_to(store, JobState.RUNNING)
-    await bring_to(store, JobState.RUNNING, J2)
-    assert await store.release_slot(N1, J1, 1) is Release.RELEASED
-    assert await store.release_slot(N1, J1, 1) is Release.NOT_HELD
-    assert await used(store) == 1
-
-
-async def test_only_the_attempt_that_holds_a_slot_gives_it_back(store: Store) -> None:
-    await bring_to(store, JobState.RUNNING)
-    await store.requeue_job(J1, 1, release=True)
-    await store.reserve_slot(J1, 1, a_ranking(n1=1), LEASE_MS)
-    assert await store.release_slot(N1, J1, 1) is Release.NOT_HELD
-    assert await store.release_slot(N2, J1, 2) is Release.NOT_HELD
-    assert await used(store) == 1
-
-
-async def test_giving_back_moves_no_job(store: Store) -> None:
-    await bring_to(store, JobState.RUNNING)
-    await store.release_slot(N1, J1, 1)
-    job = await the_job(store)
-    assert (job.state, job.attempt, job.node_id) == (JobState.RUNNING, 1, N1)
-
-
-async def test_a_slot_that_was_given_back_twice_is_one_slot(store: Store) -> None:
-    await bring_to(store, JobState.RUNNING)
-    await store.release_slot(N1, J1, 1)
-    await end(store, release=True)
-    assert await used(store) == 0
-    assert await store.open_job(a_request("j2"), a_ranking(n1=1), LEASE_MS) == Reserved(N1, 1, 1, ())
-    assert await store.open_job(a_request("j3"), a_ranking(n1=1), LEASE_MS) == AllFull(((N1, 1),))
-
-
-# --- renew and lapse
-
-
-async def test_a_slot_whose_lease_runs_out_lapses_once(opened: OpenStore) -> None:
-    store = opened.store
-    await bring_to(store, JobState.RUNNING)
-    await opened.advance(LEASE_MS - 1)
-    assert await store.lapse_slots() == ()
-    await opened.advance(1)
-    assert await store.lapse_slots() == (Lapsed(N1, J1, 1),)
-    assert await store.lapse_slots() == ()
-    assert await used(store) == 0
-
-
-async def test_only_overdue_slots_lapse(opened: OpenStore) -> None:
-    store = opened.store
-    await bring_to(store, JobState.RUNNING, J1)
-    await opened.advance(LEASE_MS // 2)
-    await bring_to(store, JobState.RUNNING, J2)
-    await bring_to(store, JobState.RUNNING, J3, N2)
-    await opened.advance(LEASE_MS // 2)
-    assert await store.lapse_slots() == (Lapsed(N1, J1, 1),)
-    assert await store.count_slots([N1, N2]) == (1, 1)
-
-
-async def test_each_of_many_slots_lapses_for_one_of_those_who_ask_at_once(opened: OpenStore) -> None:
-    store = opened.store
-    for number in range(20):
-        await bring_to(store, JobState.RUNNING, JobId(f"j{number}"), NodeId(f"n{number % 3}"))
-    await opened.advance(LEASE_MS)
-    answers = await asyncio.gather(*(store.lapse_slots() for _ in range(4)))
-    lapsed = [one for answer in answers for one in answer]
-    assert len(lapsed) == len(set(lapsed)) == 20
-
-
-async def test_a_lapsed_slot_moves_no_job(opened: OpenStore) -> None:
-    store = opened.store
-    await bring_to(store, JobState.RUNNING)
-    await opened.advance(LEASE_MS)
-    await store.lapse_slots()
-    job = await the_job(store)
-    assert (job.state, job.node_id) == (JobState.RUNNING, N1)
-    assert await store.release_slot(N1, J1, 1) is Release.NOT_HELD
-
-
-async def test_an_overdue_slot_is_taken_until_it_lapses(opened: OpenStore) -> None:
-    store = opened.store
-    await bring_to(store, JobState.RUNNING)
-    await opened.advance(LEASE_MS)
-    assert await used(store) == 1
-
-
-async def test_a_heartbeat_renews_the_jobs_it_lists(opened: OpenStore) -> None:
-    store = opened.store
-    await bring_to(store, JobState.RUNNING, J1)
-    await bring_to(store, JobState.RUNNING, J2)
-    await bring_to(store, JobState.RUNNING, J3, N2)
-    await opened.advance(LEASE_MS // 2)
-    assert await store.renew_slots(N1, [J1, J3, JobId("nobody")], LEASE_MS, orphaned_before_ms=0) == Slots(2)
-    await opened.advance(LEASE_MS // 2)
-    assert set(await store.lapse_slots()) == {Lapsed(N1, J2, 1), Lapsed(N2, J3, 1)}
-    await opened.advance(LEASE_MS // 2)
-    assert await store.lapse_slots() == (Lapsed(N1, J1, 1),)
-
-
-async def test_a_heartbeat_without_a_list_does_not_keep_a_slot_of_an_attempt_that_is_over(opened: OpenStore) -> None:
-    store = opened.store
-    await bring_to(store, JobState.RUNNING, J1)
-    await store.requeue_job(J1, 1, release=False)
-    await opened.advance(LEASE_MS - 1)
-    assert await store.renew_slots(N1, None, LEASE_MS, orphaned_before_ms=opened.now_ms()) == Slots(1)
-    await opened.advance(1)
-    assert await store.lapse_slots() == (Lapsed(N1, J1, 1),)
-
-
-async def test_a_heartbeat_without_a_list_renews_all_that_are_current(opened: OpenStore) -> None:
-    store = opened.store
-    await bring_to(store, JobState.RUNNING, J1)
-    await bring_to(store, JobState.RUNNING, J2)
-    await opened.advance(LEASE_MS - 1)
-    assert await store.renew_slots(N1, None, LEASE_MS, orphaned_before_ms=opened.now_ms()) == Slots(2)
-    await opened.advance(LEASE_MS - 1)
-    assert await store.lapse_slots() == ()
-
-
-async def test_a_heartbeat_of_a_node_without_slots_finds_none(store: Store) -> None:
-    assert await store.renew_slots(N1, [J1], LEASE_MS, orphaned_before_ms=0) == Slots(0)
-    assert await store.renew_slots(N1, None, LEASE_MS, orphaned_before_ms=0) == Slots(0)
-    assert await used(store) == 0
-
-
-@pytest.mark.parametrize("how", ["requeued", "ended"])
-async def test_a_slot_the_node_no_longer_needs_is_given_back_after_a_grace(opened: OpenStore, how: str) -> None:
-    store = opened.store
-    await bring_to(store, JobState.RUNNING)
-    if how == "requeued":
-        await store.requeue_job(J1, 1, release=False)
-    else:
-        await end(store, release=False)
-    over_ms = opened.now_ms()
-    await opened.advance(10)
-    assert await store.renew_slots(N1, [], LEASE_MS, orphaned_before_ms=over_ms - 1) == Slots(1)
-    assert await store.renew_slots(N1, [], LEASE_MS, orphaned_before_ms=over_ms) == Slots(0, released=1)
-    assert await store.renew_slots(N1, [], LEASE_MS, orphaned_before_ms=over_ms) == Slots(0)
-
-
-async def test_a_slot_of_an_attempt_that_is_over_is_kept_while_the_node_lists_it(opened: OpenStore) -> None:
-    store = opened.store
-    await bring_to(store, JobState.RUNNING)
-    await store.requeue_job(J1, 1, release=False)
-    await opened.advance(LEASE_MS - 1)
-    assert await store.renew_slots(N1, [J1], LEASE_MS, orphaned_before_ms=opened.now_ms()) == Slots(1)
-    await opened.advance(LEASE_MS - 1)
-    assert await store.lapse_slots() == ()
-
-
-async def test_a_live_attempt_is_never_given_back_by_a_heartbeat(opened: OpenStore) -> None:
-    store = opened.store
-    await bring_to(store, JobState.DISPATCHED)
-    await opened.advance(LEASE_MS - 1)
-    assert await store.renew_slots(N1, [], LEASE_MS, orphaned_before_ms=opened.now_ms() + 1) == Slots(1)
-    assert await used(store) == 1
-
-
-async def test_counts_come_in_the_order_asked(store: Store) -> None:
-    await bring_to(store, JobState.RUNNING, J1)
-    await bring_to(store, JobState.RUNNING, J2)
-    await bring_to(store, JobState.RUNNING, J3, N2)
-    assert await store.count_slots([N3, N2, N1, N2]) == (0, 1, 2, 1)
-    assert await store.count_slots([]) == ()

@@ -50,8 +50,8 @@ def test_a_job_under_way_can_always_be_given_up(state: JobState, end: JobState) 
     assert end in MOVES[state]
 
 
-def test_only_a_node_that_was_given_the_job_can_finish_it() -> None:
-    assert SOURCES[JobState.FINISHED] == AT_A_NODE
+def test_only_a_job_with_a_slot_at_a_node_can_finish() -> None:
+    assert SOURCES[JobState.FINISHED] == AT_A_NODE | {JobState.RESERVED}
 
 
 @pytest.mark.parametrize("state", sorted(_UNDER_WAY))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -153,6 +153,7 @@ class Session(_Peer):
         self.src, self.tgt = PAIRS[number % len(PAIRS)]
         self.session_id = ""
         self.failures = 0
+        self.last_failure = ""
         self._index = 0
         self._sent_s = 0.0
         self._on_result = on_result
@@ -191,19 +192,21 @@ class Session(_Peer):
             self._on_result(time.perf_counter() - self._sent_s)
         elif b"error" in payload[:16] or b"missing_result" in payload[:28]:
             self.failures += 1
+            self.last_failure = payload[:_SHOWN_BYTES].decode(errors="replace")
         else:
             return
         if not self.is_stopped:
             self.speak()
 
 
+_SHOWN_BYTES: Final = 400
 _READY: Final = [CapabilityByType(type=kind, ready=True) for kind in ("asr", "nmt", "tts")]
 
 
-async def connect_nodes(url: str, count: int, slots: int, *, is_binary: bool) -> list[Node]:
-    """Connect nodes and wait until each is ready."""
-    nodes = [Node(number, is_binary=is_binary) for number in range(count)]
-    for node in nodes:
+async def connect_nodes(urls: Sequence[str], slots: int, *, is_binary: bool) -> list[Node]:
+    """Connect a node to each of these instances and wait until each is ready."""
+    nodes = [Node(number, is_binary=is_binary) for number in range(len(urls))]
+    for node, url in zip(nodes, urls, strict=True):
         await _connect(f"{url}/ws/node", node)
         node.register(slots)
     await asyncio.gather(*(node.opened for node in nodes))
@@ -213,12 +216,12 @@ async def connect_nodes(url: str, count: int, slots: int, *, is_binary: bool) ->
 
 
 async def connect_sessions(
-    url: str, count: int, on_result: Callable[[float], None], *, is_binary: bool
+    urls: Sequence[str], on_result: Callable[[float], None], *, is_binary: bool
 ) -> list[Session]:
-    """Connect sessions and open each."""
+    """Connect a session to each of these instances and open it."""
     wire: Any = msgspec.msgpack if is_binary else msgspec.json
-    sessions = [Session(number, on_result, is_binary=is_binary) for number in range(count)]
-    for session in sessions:
+    sessions = [Session(number, on_result, is_binary=is_binary) for number in range(len(urls))]
+    for session, url in zip(sessions, urls, strict=True):
         await _connect(f"{url}/ws/session", session)
         session.open()
     for session in sessions:

@@ -2,50 +2,111 @@
 
 from __future__ import annotations
 
-from statistics import median
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dragoman.cli.outcome import WRONG_USE, CommandError
+
 if TYPE_CHECKING:
-    from dragoman.bench.roundtrip import Run
+    from rich.table import Table
+
+    from dragoman.bench.roundtrip import Options, Run
 
 bench = typer.Typer(
     name="bench",
     invoke_without_command=True,
     help="Measure what a job costs: processor time per job, latency, throughput.",
-    epilog="Example: dragoman bench --in-flight 64 --in-flight 256 --runs 3 --json",
+    epilog="Example: dragoman bench --store valkey --instances 1 --instances 2 --in-flight 64 --runs 3 --json",
 )
 
 _InFlight = Annotated[list[int] | None, typer.Option("--in-flight", min=1, help="Jobs in flight; may be repeated.")]
+_Instances = Annotated[
+    list[int] | None,
+    typer.Option("--instances", min=1, max=16, metavar="N", help="Instances that share the work; may be repeated."),
+]
+_Store = Annotated[
+    Literal["memory", "valkey", "cluster"],
+    typer.Option(help="Where jobs are kept: in the instance, in a Valkey, or in a Redis Cluster of 3 masters."),
+]
 _Runs = Annotated[int, typer.Option(min=1, help="Runs of each; the median is what counts.")]
 _Seconds = Annotated[float, typer.Option("--seconds", min=0.1, help="Seconds a run lasts.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
 _Msgpack = Annotated[bool, typer.Option("--msgpack", help="Speak MessagePack instead of JSON.")]
+_SameInstance = Annotated[
+    bool,
+    typer.Option(
+        "--same-instance", help="Sessions at the instance of their nodes; else, with many instances, at another."
+    ),
+]
+
+_IN_FLIGHT = (64, 256)
+_WARM_UP_S = 1.5
 
 
 @bench.callback()
 def roundtrip(
     context: typer.Context,
+    store: _Store = "memory",
+    instances: _Instances = None,
     in_flight: _InFlight = None,
     runs: _Runs = 3,
     seconds: _Seconds = 4.0,
     *,
+    same_instance: _SameInstance = False,
     msgpack: _Msgpack = False,
     as_json: _Json = False,
 ) -> None:
-    """Measure the round trip of a job: session, choice among 64 nodes of 16 pairs, node, session. Memory store."""
-    if context.invoked_subcommand is None:
-        _measure("round trip", in_flight or [64, 256], runs, seconds, msgpack=msgpack, as_json=as_json)
+    """Measure the round trip of a job: session, choice among 64 nodes of 16 pairs, node, session.
+
+    A Valkey or Redis Cluster is started for it, which needs dragoman[valkey].
+    """
+    from dragoman.bench.roundtrip import Options
+
+    if context.invoked_subcommand is not None:
+        return
+    if store == "memory" and max(instances or [1]) > 1:
+        raise CommandError("--instances: many instances need a store that they share: --store valkey", WRONG_USE)
+    options = [
+        Options(
+            in_flight=jobs,
+            runs=runs,
+            warm_up_s=_WARM_UP_S,
+            run_s=seconds,
+            is_binary=msgpack,
+            store=store,
+            instances=count,
+            is_same_instance=same_instance,
+        )
+        for count, jobs in product(instances or [1], in_flight or _IN_FLIGHT)
+    ]
+    _measure("round trip", options, as_json=as_json)
 
 
 @bench.command()
-def floor(in_flight: _InFlight = None, runs: _Runs = 3, seconds: _Seconds = 4.0, *, as_json: _Json = False) -> None:
+def floor(
+    store: _Store = "memory",
+    in_flight: _InFlight = None,
+    runs: _Runs = 3,
+    seconds: _Seconds = 4.0,
+    *,
+    as_json: _Json = False,
+) -> None:
     """Measure the floor: the same frames through the same WebSocket library, with no scheduler between.
 
-    Example: dragoman bench floor --in-flight 64
+    With a Valkey or Redis Cluster, also two small scripts for each job on one bare connection.
+
+    Example: dragoman bench floor --store valkey --in-flight 64
     """
-    _measure("floor", in_flight or [64, 256], runs, seconds, msgpack=False, as_json=as_json)
+    from dragoman.bench.roundtrip import Options
+
+    options = [
+        Options(in_flight=jobs, runs=runs, warm_up_s=_WARM_UP_S, run_s=seconds, store=store)
+        for jobs in in_flight or _IN_FLIGHT
+    ]
+    _measure("floor", options, as_json=as_json)
 
 
 @bench.command()
@@ -81,49 +142,93 @@ def selection(
     Console().print(table)
 
 
-def _measure(what: str, in_flight: list[int], runs: int, seconds: float, *, msgpack: bool, as_json: bool) -> None:
+def _measure(what: Literal["round trip", "floor"], measured: Sequence[Options], *, as_json: bool) -> None:
     import msgspec
     from rich.console import Console
 
-    from dragoman.bench.roundtrip import Options, measure_floor, measure_roundtrip
+    from dragoman.bench.roundtrip import measure_floor, measure_roundtrip, median_of
+    from dragoman.children import ChildError
+    from dragoman.embedded import EmbeddedError
     from dragoman.loop import run
 
+    measure = measure_floor if what == "floor" else measure_roundtrip
     progress = Console(stderr=True)
-    measured: dict[int, list[Run]] = {}
-    for count in in_flight:
-        options = Options(in_flight=count, runs=runs, warm_up_s=1.5, run_s=seconds, is_binary=msgpack)
-        with progress.status(f"{what}, {count} in flight: warming up") as status:
+    found: list[tuple[Options, list[Run]]] = []
+    for options in measured:
+        title = f"{what}, {_named(options)}"
+        with progress.status(f"{title}: warming up") as status:
 
-            def told(done: Run, count: int = count, status: object = status) -> None:
-                status.update(f"{what}, {count} in flight: {done.jobs_per_s:,.0f} jobs/s")  # type: ignore[attr-defined]
+            def told(done: Run, title: str = title, status: object = status) -> None:
+                status.update(f"{title}: {done.jobs_per_s:,.0f} jobs/s")  # type: ignore[attr-defined]
 
-            measure = measure_floor if what == "floor" else measure_roundtrip
-            measured[count] = run(measure(options, told))
+            try:
+                found.append((options, run(measure(options, told))))
+            except (ChildError, EmbeddedError) as error:
+                raise CommandError(f"{title}: {error}") from error
     if as_json:
-        report = {"what": what, "machine": _machine(), "in_flight": {str(key): runs for key, runs in measured.items()}}
+        measurements = [
+            {
+                "store": options.store,
+                "instances": options.instances,
+                "is_same_instance": options.is_same_instance or options.instances == 1,
+                "in_flight": options.in_flight,
+                "runs": runs,
+                "median": median_of(runs),
+            }
+            for options, runs in found
+        ]
+        report = {"what": what, "machine": _machine(), "measurements": measurements}
         typer.echo(msgspec.json.encode(report).decode())
         return
-    _print_table(what, measured)
+    _print_table(what, found)
 
 
-def _print_table(what: str, measured: dict[int, list[Run]]) -> None:
+def _named(options: Options) -> str:
+    count = options.instances
+    where = "" if count == 1 else " at the node's instance" if options.is_same_instance else " at another instance"
+    many = f", {count} instances, sessions{where}" if count > 1 else ""
+    return f"store {options.store}{many}, {options.in_flight} in flight"
+
+
+def _print_table(what: str, found: Sequence[tuple[Options, list[Run]]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{what}: medians of {len(next(iter(measured.values())))} runs, {_machine()}")
-    for heading in ("in flight", "jobs/s", "server CPU µs/job", "load CPU µs/job", "p50 ms", "p99 ms", "failed"):
+    from dragoman.bench.roundtrip import median_of
+
+    options = found[0][0]
+    sessions = "" if what == "floor" or not options.is_same_instance else ", sessions at the instance of their nodes"
+    table = Table(title=f"{what}, store {options.store}{sessions}: {_machine()}")
+    table.add_column("instances", justify="right")
+    for heading in ("in flight", "run", "jobs/s"):
         table.add_column(heading, justify="right")
-    for count, runs in measured.items():
-        table.add_row(
-            str(count),
-            f"{median(run.jobs_per_s for run in runs):,.0f}",
-            f"{median(run.server_us_per_job for run in runs):.1f}",
-            f"{median(run.load_us_per_job for run in runs):.1f}",
-            f"{median(run.p50_ms for run in runs):.2f}",
-            f"{median(run.p99_ms for run in runs):.2f}",
-            str(sum(run.failures for run in runs)),
-        )
-    Console().print(table)
+    for heading in ("server" if what == "floor" else "scheduler", "store", "load", "all"):
+        table.add_column(f"{heading} CPU µs/job", justify="right")
+    for heading in ("p50 ms", "p99 ms", "failed"):
+        table.add_column(heading, justify="right")
+    for case, runs in found:
+        for number, run in enumerate(runs, 1):
+            _add_row(table, case, str(number), run)
+        _add_row(table, case, "median", median_of(runs), style="bold")
+        table.add_section()
+    Console(width=None if Console().is_terminal else 140).print(table)
+
+
+def _add_row(table: Table, options: Options, name: str, run: Run, *, style: str | None = None) -> None:
+    table.add_row(
+        str(options.instances),
+        str(options.in_flight),
+        name,
+        f"{run.jobs_per_s:,.0f}",
+        f"{run.server_us_per_job:.1f}",
+        f"{run.store_us_per_job:.1f}",
+        f"{run.load_us_per_job:.1f}",
+        f"{run.total_us_per_job:.1f}",
+        f"{run.p50_ms:.2f}",
+        f"{run.p99_ms:.2f}",
+        str(run.failures),
+        style=style,
+    )
 
 
 def _machine() -> str:

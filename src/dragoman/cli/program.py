@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from dragoman import __version__
 from dragoman.cli.bench import bench
 from dragoman.cli.check_config import check_config
+from dragoman.cli.cluster import cluster
 from dragoman.cli.config_reference import config_reference
 from dragoman.cli.config_schema import config_schema
 from dragoman.cli.demo import demo
@@ -28,6 +29,7 @@ Command: TypeAlias = Callable[..., None]
 COMMANDS: Final[tuple[Command | typer.Typer, ...]] = (
     demo,
     serve,
+    cluster,
     node,
     translate,
     bench,

@@ -24,9 +24,14 @@ def serve(config: ConfigFile = None, overrides: Overrides = None) -> None:
 
 
 def run_instance(settings: Settings) -> None:
-    """Run one instance with these settings. Raises CommandError, for settings not built yet and for a taken port."""
+    """Run one instance with these settings.
+
+    Raises CommandError for settings not built yet, a taken port or id, and a store that cannot be used.
+    """
+    from dragoman.cluster.presence import IdTakenError
     from dragoman.config.unbuilt import unbuilt_features
     from dragoman.loop import run
+    from dragoman.store.interface import StoreDownError
     from dragoman.telemetry.logs import configure_logs
 
     unbuilt = unbuilt_features(settings)
@@ -35,6 +40,10 @@ def run_instance(settings: Settings) -> None:
     configure_logs(settings.observability.log_format, settings.observability.log_level)
     try:
         run(_serve_until_stopped(settings))
+    except StoreDownError as error:
+        raise CommandError(f"the shared store cannot be used: {error}") from error
+    except IdTakenError as error:
+        raise CommandError(str(error)) from error
     except OSError as error:
         where = f"{settings.server.host}:{settings.server.port}"
         raise CommandError(f"cannot listen on {where}: {error.strerror or error}") from error
@@ -52,7 +61,10 @@ async def _serve_until_stopped(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told)
     async with running_app(settings) as app:
+        app.failure.add_done_callback(lambda _: stop.set())
         await stop.wait()
+        if app.failure.done():
+            raise app.failure.result()
         draining = asyncio.create_task(app.drain(), name="drain")
         stopping = asyncio.create_task(stop_now.wait(), name="second signal")
         await asyncio.wait({draining, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dragoman.clock import Clock
+from dragoman.cluster.directory import Directory
 from dragoman.core.capability import Need, Service
 from dragoman.core.ids import JobId, NodeId
 from dragoman.core.node import (
@@ -26,7 +27,9 @@ from dragoman.core.view import FleetView, NodeEntry
 from dragoman.protocol.codec import FormatError
 from dragoman.protocol.declarations import busiest, is_plausible, read_heartbeat, read_register
 from dragoman.protocol.fields import Error, ErrorCode
+from dragoman.protocol.letters import NodeFailed
 from dragoman.protocol.node_messages import NodeHeartbeat, NodeRegister
+from dragoman.routing.router import Router
 from dragoman.store.interface import Release, Store
 from dragoman.telemetry.logs import get_logger
 from dragoman.telemetry.metrics import Metrics
@@ -62,9 +65,19 @@ class Membership:
     """Keeps the view true to what nodes say."""
 
     def __init__(
-        self, *, store: Store, view: FleetView, policy: MembershipPolicy, clock: Clock, metrics: Metrics
+        self,
+        *,
+        store: Store,
+        view: FleetView,
+        policy: MembershipPolicy,
+        clock: Clock,
+        metrics: Metrics,
+        router: Router,
+        directory: Directory,
     ) -> None:
         self._store = store
+        self._router = router
+        self._directory = directory
         self._view = view
         self._policy = policy
         self._clock = clock
@@ -90,7 +103,9 @@ class Membership:
         except FormatError as error:
             return Error(code=ErrorCode.INVALID_MESSAGE, message=str(error))
         now_ms = self._clock.now_ms()
+        self._router.node_homes.pop(node_id, None)
         self._view.put(node, newly_registered(now_ms))
+        self._directory.note_change(node_id)
         self._offline.pop(node_id, None)
         self._seen(node_id)
         self._warming.add(node_id)
@@ -119,11 +134,13 @@ class Membership:
         self._seen(node_id)
         before = entry.health
         health = after_heartbeat(before, is_good=is_good, now_ms=now_ms, policy=self._policy.health)
+        if node != entry.node:
+            self._directory.note_change(node_id)
         self._view.put(node, health)
         load = busiest(usage)
         self._view.set_load(entry, load, is_overloaded=load > self._policy.resource_threshold)
         self._changed(entry, before)
-        await self._renew(node_id, message, now_ms)
+        await self._renew(node_id, message)
         return None
 
     async def release(self, node_id: NodeId, job_id: JobId, attempt: int) -> None:
@@ -138,7 +155,12 @@ class Membership:
             self._view.set_used(node_id, entry.node.slots + 1)
 
     def job_ended(self, node_id: NodeId, *, is_good: bool) -> None:
-        """A job ended at a node: well, or by its fault."""
+        """A job ended at a node: well, or by its fault. How a node is, decides the instance that it is connected to."""
+        home = self._router.node_homes.get(node_id)
+        if home is not None:
+            if not is_good:
+                self._router.outbox.post(home, NodeFailed(node_id))
+            return
         entry = self._view.get(node_id)
         if entry is None or (is_good and not entry.health.outcomes):
             return
@@ -152,7 +174,8 @@ class Membership:
 
     def lost(self, node_id: NodeId) -> None:
         """The node's socket closed. It is remembered for a while: it may come back, and may still be at work."""
-        self._set_health(node_id, gone)
+        if node_id not in self._router.node_homes:
+            self._set_health(node_id, gone)
         while len(self._offline) > self._policy.offline_max:
             self._forget_oldest()
 
@@ -193,27 +216,32 @@ class Membership:
         if what is None:
             return
         self._view.mark(entry, what, now_ms + self._policy.unavailable_ms)
+        if node_id in self._router.nodes:
+            self._directory.note_change(node_id)
         self._metrics.model_unavailable.labels("marked").inc()
         self._tell_unavailable(node_id, service, now_ms)
 
     # --- steps
 
-    async def _renew(self, node_id: NodeId, message: NodeHeartbeat, now_ms: int) -> None:
+    async def _renew(self, node_id: NodeId, message: NodeHeartbeat) -> None:
         if message.running_job_ids is not None:
             running: list[JobId] | None = [JobId(job_id) for job_id in message.running_job_ids]
         else:
             # An older node does not list its jobs; that it runs none is all that its number can tell.
             running = [] if message.resource_usage.running_jobs == 0 else None
-        slots = await self._store.renew_slots(
-            node_id, running, self._policy.lease_ms, orphaned_before_ms=now_ms - _ORPHAN_GRACE_MS
-        )
+        slots = await self._store.renew_slots(node_id, running, self._policy.lease_ms, orphaned_for_ms=_ORPHAN_GRACE_MS)
         self._view.set_used(node_id, slots.used)
         if slots.released:
-            log.info("slots given back, the node is done with them", node_id=node_id, slots=slots.released)
+            log.info("slots given back, the node is done with them", node_id=node_id, slots=len(slots.released))
+            mailbox = self._router.nodes.get(node_id)
+            if mailbox is not None:
+                for job_id, attempt in slots.released:
+                    mailbox.forget(job_id, attempt)
 
     def _forget_oldest(self) -> None:
         node_id, _ = self._offline.popitem(last=False)
-        self._view.drop(node_id)
+        if node_id not in self._router.node_homes:
+            self._view.drop(node_id)
         self._reports.pop(node_id, None)
 
     def _set_health(self, node_id: NodeId, change: Callable[[Health], Health]) -> None:
@@ -249,6 +277,7 @@ class Membership:
             self._offline[node_id] = self._clock.now_ms()
         else:
             self._offline.pop(node_id, None)
+        self._directory.note_change(node_id)
         log.info("node status", node_id=node_id, status=after.status, was=before.status)
 
     def _reports_too_often(self, node_id: NodeId, now_ms: int) -> bool:

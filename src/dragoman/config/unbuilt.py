@@ -9,7 +9,6 @@ def unbuilt_features(settings: Settings) -> tuple[str, ...]:
     """One sentence for each setting that is read and checked, but would not be honoured."""
     scheduler = settings.scheduler
     asked = (
-        (scheduler.phase2.enabled, "[scheduler.phase2] enabled = true: many instances are not built yet; leave it out"),
         (
             scheduler.phase3.enabled,
             "[scheduler.phase3] enabled = true: choosing by pools is not built yet; leave it out",

@@ -30,10 +30,14 @@ AT_A_NODE = frozenset({JobState.DISPATCHED, JobState.ACCEPTED, JobState.RUNNING}
 
 _GIVEN_UP = frozenset({JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED})
 
-# Back to CREATED is a new attempt: the node failed, and another is looked for.
+# Back to CREATED is a new attempt: the node failed, and another is looked for. Within an attempt a step may be passed
+# over: how far a node has come is written down only if there is time before its result.
 MOVES: dict[JobState, frozenset[JobState]] = {
     JobState.CREATED: frozenset({JobState.RESERVED}) | _GIVEN_UP,
-    JobState.RESERVED: frozenset({JobState.DISPATCHED, JobState.CREATED}) | _GIVEN_UP,
+    JobState.RESERVED: frozenset(
+        {JobState.DISPATCHED, JobState.ACCEPTED, JobState.RUNNING, JobState.FINISHED, JobState.CREATED}
+    )
+    | _GIVEN_UP,
     JobState.DISPATCHED: frozenset({JobState.ACCEPTED, JobState.RUNNING, JobState.FINISHED, JobState.CREATED})
     | _GIVEN_UP,
     JobState.ACCEPTED: frozenset({JobState.RUNNING, JobState.FINISHED, JobState.CREATED}) | _GIVEN_UP,

@@ -58,7 +58,10 @@ class OrderedResults(Generic[T]):
         self._open.add(index)
 
     def end(self, index: int, result: T | None, now_ms: int) -> list[T | Missing]:
-        """An utterance ended, with a result or (None) with an error told already. Answers what goes out now."""
+        """An utterance ended, with a result or (None) with an error told already. Answers what goes out now.
+
+        The same result again, while it is held back, is still one.
+        """
         self._open.discard(index)
         if index <= self.next_index and not self._held:
             # The usual way: it is the next, and nothing waits for it.
@@ -67,9 +70,15 @@ class OrderedResults(Generic[T]):
         if index < self.next_index:
             return [] if result is None else [result]
         held = self._held.setdefault(index, _Held([], now_ms + self.gap_timeout_ms))
-        if result is not None:
+        if result is not None and result not in held.results:
             held.results.append(result)
         return self._release(now_ms)
+
+    def take_held(self) -> list[tuple[int, T]]:
+        """Take out what is held back: it goes out elsewhere."""
+        held = [(index, result) for index, waiting in sorted(self._held.items()) for result in waiting.results]
+        self._held.clear()
+        return held
 
     def due_ms(self) -> int | None:
         """When `release` should be called, if nothing ends before."""

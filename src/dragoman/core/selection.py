@@ -24,6 +24,8 @@ from dragoman.core.view import FleetView, NodeEntry
 
 RANKING_MAX: Final = 4
 """Nodes in a ranking: enough that one of them is free when the view is a little old, few enough for one store call."""
+RANKING_SHARED_MAX: Final = 8
+"""Where other instances give the same nodes jobs, the view is older."""
 
 _by_load = attrgetter("rank")
 _by_turn = attrgetter("assigned")
@@ -43,6 +45,9 @@ class SelectionPolicy:
     """What the operator wants of the choice."""
 
     strategy: Strategy = Strategy.LEAST_CONNECTIONS
+    ranking_max: int = RANKING_MAX
+    doubts_full: bool = False
+    """Whether a node that is believed full may have a free slot by now: others fill and free it too."""
 
 
 class Ranking(Struct, frozen=True):
@@ -60,12 +65,17 @@ def rank_nodes(
     now_ms: int,
     tried: Collection[NodeId] = (),
     spread_from: NodeId | None = None,
+    doubts_full: bool = False,
 ) -> Ranking | Refusal:
     """Rank the nodes that can take the need now.
 
     The node that the need prefers comes first when it can. Nodes in `tried` are left out. `spread_from` comes last.
+    With `doubts_full` the ranking is filled up with nodes believed full, by lot: on an old picture every node is full
+    sooner or later, and stays so until somebody looks.
     """
     found = _draw(need, view, policy, rng, now_ms, tried)
+    if doubts_full and len(found) < policy.ranking_max:
+        found += _believed_full(need, view, rng, now_ms, tried, policy.ranking_max - len(found))
     if spread_from is not None and len(found) > 1:
         found.sort(key=lambda entry: entry.node.id == spread_from)
     if need.preferred is not None and need.preferred not in tried:
@@ -74,7 +84,7 @@ def rank_nodes(
             found = [entry, *(other for other in found if other is not entry)]
     if not found:
         return count_refusals(need, view, now_ms=now_ms, tried=tried)
-    return Ranking(tuple([entry.candidate for entry in found[:RANKING_MAX]]))
+    return Ranking(tuple([entry.candidate for entry in found[: policy.ranking_max]]))
 
 
 def count_refusals(need: Need, view: FleetView, *, now_ms: int, tried: Collection[NodeId] = ()) -> Refusal:
@@ -113,7 +123,7 @@ def _draw(
     match policy.strategy:
         case Strategy.LEAST_CONNECTIONS:
             # One more than a ranking holds: the node to be spread from goes last and leaves a full ranking.
-            found = _least_loaded(need, view, rng, now_ms, tried, RANKING_MAX + 1)
+            found = _least_loaded(need, view, rng, now_ms, tried, policy.ranking_max + 1)
             found.sort(key=_by_load)
         case Strategy.RANDOM:
             found = _all_free(need, view, rng, now_ms, tried)
@@ -152,6 +162,19 @@ def _cast_lots(drawn: list[NodeEntry], level_size: int, rng: Random) -> list[tup
     """
     lot = rng.random() ** (1 / level_size)
     return [(place / level_size - lot, entry) for place, entry in enumerate(drawn)]
+
+
+def _believed_full(
+    need: Need, view: FleetView, rng: Random, now_ms: int, tried: Collection[NodeId], limit: int
+) -> list[NodeEntry]:
+    found = [
+        entry
+        for profile in view.serving(need)
+        for entry in profile.full.some(limit, rng)
+        if _is_fit(entry, need, now_ms, tried)
+    ]
+    rng.shuffle(found)
+    return found[:limit]
 
 
 def _all_free(need: Need, view: FleetView, rng: Random, now_ms: int, tried: Collection[NodeId]) -> list[NodeEntry]:

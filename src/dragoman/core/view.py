@@ -163,10 +163,43 @@ class LoadIndex:
             yield from nodes[:start]
 
 
+class FullNodes:
+    """Nodes of which nothing but a free slot is missing, as far as is known."""
+
+    __slots__ = ("_nodes", "_places")
+
+    def __init__(self) -> None:
+        self._nodes: list[NodeEntry] = []
+        self._places: dict[NodeId, int] = {}
+
+    def add(self, entry: NodeEntry) -> None:
+        """Enter a node."""
+        if entry.node.id not in self._places:
+            self._places[entry.node.id] = len(self._nodes)
+            self._nodes.append(entry)
+
+    def discard(self, entry: NodeEntry) -> None:
+        """Take a node out."""
+        place = self._places.pop(entry.node.id, None)
+        if place is not None:
+            last = self._nodes.pop()
+            if last is not entry:
+                self._nodes[place] = last
+                self._places[last.node.id] = place
+
+    def some(self, limit: int, rng: Random) -> list[NodeEntry]:
+        """Up to `limit` of them, from a random start."""
+        nodes = self._nodes
+        if not nodes:
+            return []
+        start = int(rng.random() * len(nodes))
+        return (nodes[start : start + limit] + nodes[: min(start, limit)])[:limit]
+
+
 class Profile:
     """Nodes that can do the same, for the same tenants."""
 
-    __slots__ = ("example", "free", "key", "size", "standings", "verdicts")
+    __slots__ = ("example", "free", "full", "key", "size", "standings", "verdicts")
 
     def __init__(self, key: ProfileKey, example: Node) -> None:
         self.key = key
@@ -174,6 +207,7 @@ class Profile:
         """One of them: what it refuses, all refuse."""
         self.size = 0
         self.free = LoadIndex()
+        self.full = FullNodes()
         self.standings: Counter[Reason | None] = Counter()
         """How many of them can take nothing now, by reason, and (None) how many can."""
         self.verdicts: dict[Need, Reason | None] = {}
@@ -199,6 +233,8 @@ class FleetView:
         self._serial = 0
         self.marked: set[NodeId] = set()
         """Nodes with a mark that may still be good."""
+        self.touched: set[NodeId] = set()
+        """Nodes that may be more or less busy than when somebody last looked; whoever looks takes the set."""
 
     def get(self, node_id: NodeId) -> NodeEntry | None:
         """The entry of a node, if it is known."""
@@ -250,6 +286,8 @@ class FleetView:
 
     def set_load(self, entry: NodeEntry, load: float, *, is_overloaded: bool) -> None:
         """Note how busy a node's machine is (percent of its busiest resource)."""
+        if entry.load != load or entry.is_overloaded is not is_overloaded:
+            self.touched.add(entry.node.id)
         entry.load = load
         entry.is_overloaded = is_overloaded
         self._place(entry)
@@ -259,6 +297,7 @@ class FleetView:
         entry = self.get(node_id)
         if entry is not None:
             entry.used = max(used, 0)
+            self.touched.add(node_id)
             self._place(entry)
 
     def take(self, node_id: NodeId, used: int) -> None:
@@ -268,6 +307,7 @@ class FleetView:
             self._serial += 1
             entry.assigned = self._serial
             entry.used = used
+            self.touched.add(node_id)
             self._place(entry)
 
     def give_back(self, node_id: NodeId) -> None:
@@ -275,6 +315,15 @@ class FleetView:
         entry = self.get(node_id)
         if entry is not None and entry.used > 0:
             entry.used -= 1
+            self.touched.add(node_id)
+            self._place(entry)
+
+    def add_used(self, node_id: NodeId) -> None:
+        """Another instance has given a node a job."""
+        entry = self.get(node_id)
+        if entry is not None:
+            entry.used += 1
+            self.touched.add(node_id)
             self._place(entry)
 
     def mark(self, entry: NodeEntry, what: Service | Need, until_ms: int) -> None:
@@ -306,9 +355,14 @@ class FleetView:
             entry.standing = standing
         if standing is None:
             entry.rank = used / slots * _RANK_OF_SLOTS + entry.load
+            profile.full.discard(entry)
             profile.free.put(entry, used * LEVELS // slots)
         else:
             profile.free.put(entry, -1)
+            if standing is Reason.FULL:
+                profile.full.add(entry)
+            else:
+                profile.full.discard(entry)
 
     def _join(self, node: Node) -> Profile:
         key = (node.services, node.languages, node.tenant, node.accepts_public)
@@ -322,6 +376,7 @@ class FleetView:
     def _leave(self, entry: NodeEntry) -> None:
         profile = entry.profile
         profile.free.put(entry, -1)
+        profile.full.discard(entry)
         profile.standings[entry.standing] -= 1
         profile.size -= 1
         if not profile.size:

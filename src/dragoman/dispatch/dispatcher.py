@@ -2,84 +2,46 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+import asyncio
 from random import Random
-from typing import Any, TypeAlias
-
-from msgspec import Struct
+from typing import Final
 
 from dragoman.clock import Clock
 from dragoman.core.ids import JobId, NodeId, SessionId
 from dragoman.core.job import Candidate, JobRequest
 from dragoman.core.lifecycle import ENDED, JobState
 from dragoman.core.node import NodeStatus
-from dragoman.core.refusal import Refusal
-from dragoman.core.selection import Ranking, SelectionPolicy, rank_nodes
+from dragoman.core.selection import Ranking, SelectionPolicy
 from dragoman.core.view import FleetView
 from dragoman.core.waiting import WaitingRoom
 from dragoman.dispatch.alarms import Alarms
 from dragoman.dispatch.answers import Answers
-from dragoman.dispatch.live_jobs import DispatchPolicy, LiveJob, LiveJobs
+from dragoman.dispatch.live_jobs import DispatchPolicy, LiveJob, LiveJobs, ids, names
+from dragoman.dispatch.moves import Moves
+from dragoman.dispatch.outcomes import (
+    FAILURE_CODES,
+    REFUSALS,
+    Accepted,
+    AlreadyKnown,
+    FailoverReason,
+    Refused,
+    Submission,
+)
+from dragoman.dispatch.rankings import Rankings
 from dragoman.protocol.assignment import make_assignment
 from dragoman.protocol.fields import Error, ErrorCode
+from dragoman.protocol.letters import Withdraw
 from dragoman.protocol.node_messages import NodeJobCancel
-from dragoman.protocol.session_messages import Terminal, UiEventKind
+from dragoman.protocol.session_messages import UiEventKind
 from dragoman.routing.router import Router
-from dragoman.store.interface import AllFull, Job, Known, Reserved, Stale, Store
+from dragoman.store.interface import AllFull, Job, Known, Reserved, Stale, Store, StoreDownError
 from dragoman.telemetry.logs import get_logger
 from dragoman.telemetry.metrics import Metrics
 
 log = get_logger("dispatch")
 
-
-class FailoverReason(StrEnum):
-    """Why an attempt is over before its result came."""
-
-    ACK_TIMEOUT = "ack_timeout"
-    JOB_TIMEOUT = "job_timeout"
-    NODE_LOST = "node_lost"
-    NODE_REFUSED = "node_refused"
-    MODEL_UNAVAILABLE = "model_unavailable"
-    LEASE_LAPSED = "lease_lapsed"
-    UNREACHABLE = "unreachable"
-
-
-_FAILURE_CODES = {
-    FailoverReason.ACK_TIMEOUT: ErrorCode.JOB_TIMEOUT,
-    FailoverReason.JOB_TIMEOUT: ErrorCode.JOB_TIMEOUT,
-    FailoverReason.LEASE_LAPSED: ErrorCode.JOB_TIMEOUT,
-    FailoverReason.NODE_LOST: ErrorCode.NODE_UNAVAILABLE,
-    FailoverReason.UNREACHABLE: ErrorCode.NODE_UNAVAILABLE,
-    FailoverReason.NODE_REFUSED: ErrorCode.NODE_OVERLOADED,
-    FailoverReason.MODEL_UNAVAILABLE: ErrorCode.MODEL_NOT_AVAILABLE,
-}
-
-
-_REFUSALS = frozenset({ErrorCode.NO_AVAILABLE_NODE, ErrorCode.QUEUE_FULL, ErrorCode.SCHEDULER_DRAINING})
-
-
-class Accepted(Struct, frozen=True):
-    """There is a job for it: at a node, or waiting."""
-
-    job_id: JobId
-    state: JobState
-
-
-class AlreadyKnown(Struct, frozen=True):
-    """It was asked before, and this is what became of it so far."""
-
-    job_id: JobId
-    state: JobState
-    terminal: Terminal | None
-
-
-class Refused(Struct, frozen=True):
-    """No job was made of it: asking again may go well."""
-
-    error: Error
-
-
-Submission: TypeAlias = Accepted | AlreadyKnown | Refused
+_RANKINGS_MAX: Final = 3
+"""Rankings tried for an attempt, one after another, before the job waits for a slot."""
 
 
 class Dispatcher:
@@ -102,59 +64,122 @@ class Dispatcher:
         self.store = store
         self.router = router
         self.view = view
-        self.selection = selection
         self.policy = policy
         self.waiting = waiting
         self.alarms = alarms
         self.clock = clock
-        self.rng = rng
         self.metrics = metrics
         self.jobs = LiveJobs()
+        self.moves = Moves(store, router.me, self.jobs, self.drop)
+        self.progress: dict[JobId, LiveJob] = {}
+        """Jobs that have come further than the store knows."""
+        self.has_progress = asyncio.Event()
+        self.is_hungry = asyncio.Event()
+        """Set when jobs begin to wait, here or (see Feeding) elsewhere."""
+        self.freed: set[NodeId] = set()
+        """Nodes connected here that may have a free slot since somebody last looked."""
         self.is_draining = False
         self.answers = Answers(view, waiting, clock, metrics)
-        self._last_nodes: dict[SessionId, tuple[int, NodeId]] = {}
+        self.rankings = Rankings(view, waiting, selection, rng, spread_ms=policy.spread_ms)
 
     async def submit(self, request: JobRequest) -> Submission:
         """Take an utterance: it is given to a node, waits with a known deadline, or is refused with the reasons."""
         live = self.jobs.get(request.job_id)
         if live is not None:
             return AlreadyKnown(live.id, live.state, None)
+        try:
+            return await self._submit(request)
+        except StoreDownError as error:
+            text = f"the shared store cannot be used now: {error}"
+            down = self.answers.error(request, ErrorCode.SCHEDULER_DEPENDENCY_DOWN, text, is_retryable=True)
+            self.metrics.refusals.labels(down.code).inc()
+            return self._refuse(down, request)
+
+    async def _submit(self, request: JobRequest) -> Submission:
         now_ms = self.clock.now_ms()
         refused, ranking = self._admit(request, now_ms)
         if refused is not None:
-            return await self._known(request.job_id) or self._refuse(refused, request)
-        match await self.store.open_job(request, ranking, self.policy.lease_ms):
+            return await self._known(request) or self._refuse(refused, request)
+        # Before there is a job there is a debt: if this instance dies now, somebody knows of it.
+        self.store.owe(request.session_id, request.job_id, request.utterance_index)
+        match await self.store.open_job(request, self.router.me, ranking, self.policy.lease_ms):
             case Known(job):
-                return _already(job)
+                return await self._already(job)
             case Reserved() as reserved:
                 live = self._begin(request)
-                await self._hand_over(live, reserved)
+                await self._hand_over(live, reserved, now_ms)
             case AllFull(tried):
                 self._correct(tried)
                 live = self._begin(request)
-                self._wait(live, now_ms)
+                if tried:
+                    await self.find_node(live)
+                else:
+                    self._wait(live, now_ms)
         return Accepted(live.id, live.state)
+
+    async def adopt(self, job: Job) -> None:
+        """See to a job of an instance that died."""
+        if job.request is None or self.jobs.get(job.job_id) is not None:
+            return
+        live = self._begin(job.request)
+        live.attempt = job.attempt
+        log.warning("job adopted", state=job.state, **ids(live) | {"node_id": job.node_id})
+        if job.node_id is None:
+            await self.find_node(live)
+            return
+        self.jobs.place(live, job.node_id, job.attempt)
+        live.state = JobState.DISPATCHED if job.state is JobState.RESERVED else job.state
+        live.given_ms = self.clock.now_ms()
+        entry = self.view.get(job.node_id)
+        if entry is None or entry.health.status is NodeStatus.OFFLINE:
+            await self.fail_over(live, FailoverReason.NODE_LOST, release=False)
+        else:
+            self.watch(live)
+
+    async def tell_progress(self) -> None:
+        """Write down how far jobs have come that are not over already."""
+        progress, self.progress = self.progress, {}
+        self.has_progress.clear()
+        for job in progress.values():
+            if job.node_id is not None and self.jobs.get(job.id) is job:
+                await self.store.advance_job(job.id, job.attempt, job.node_id, job.state)
 
     async def find_node(self, job: LiveJob) -> None:
         """Look for a node for another attempt; without one the job waits, or is given up."""
-        now_ms = self.clock.now_ms()
-        ranking = self._rank(job, now_ms)
-        if isinstance(ranking, Ranking):
-            match await self.store.reserve_slot(job.id, job.attempt, ranking.candidates, self.policy.lease_ms):
-                case Reserved() as reserved:
-                    await self._hand_over(job, reserved)
-                    return
-                case AllFull(tried):
-                    self._correct(tried)
-                case Stale():
-                    return
-        elif not ranking.is_worth_waiting:
-            await self.give_up(job, self.answers.no_node(job.request, ranking), JobState.FAILED)
+        try:
+            is_settled = await self._try_nodes(job)
+        except StoreDownError as error:
+            log.warning("no node can be reserved now", why=str(error), **ids(job))
+            is_settled = False
+        if is_settled or self.jobs.get(job.id) is not job or job.node_id is not None:
             return
         if self.policy.waiting_ms == 0 or self.waiting.is_full:
             await self.give_up(job, self.answers.queue_full(job.request), JobState.FAILED)
             return
-        self._wait(job, now_ms)
+        self._wait(job, self.clock.now_ms())
+
+    async def _try_nodes(self, job: LiveJob) -> bool:
+        """Try the nodes believed free, and those believed so after that. False when the job has to wait."""
+        for _ in range(_RANKINGS_MAX):
+            now_ms = self.clock.now_ms()
+            ranking = self.rankings.next(job, now_ms)
+            if not isinstance(ranking, Ranking):
+                if ranking.is_worth_waiting:
+                    return False
+                await self.give_up(job, self.answers.no_node(job.request, ranking), JobState.FAILED)
+                return True
+            match await self.store.reserve_slot(job.id, job.attempt, ranking.candidates, self.policy.lease_ms):
+                case Reserved() as reserved:
+                    await self._hand_over(job, reserved, now_ms)
+                    return True
+                case AllFull(tried):
+                    self._correct(tried)
+                case Stale() as stale:
+                    await self._not_waiting(job, stale)
+                    return True
+            if self.jobs.get(job.id) is not job or job.node_id is not None:
+                return True
+        return False
 
     async def serve_waiting(self, node_id: NodeId) -> None:
         """A node may have a free slot: give it the jobs that wait for one like it."""
@@ -169,16 +194,17 @@ class Dispatcher:
             job = self.jobs.get(job_id)
             if job is None:
                 continue
-            candidate = Candidate(node_id, entry.node.slots)
+            candidate, now_ms = Candidate(node_id, entry.node.slots), self.clock.now_ms()
             match await self.store.reserve_slot(job.id, job.attempt, (candidate,), self.policy.lease_ms):
                 case Reserved() as reserved:
-                    await self._hand_over(job, reserved)
+                    await self._hand_over(job, reserved, now_ms)
                 case AllFull(tried):
                     self._correct(tried)
-                    self._wait_on(job)
+                    if self.jobs.get(job.id) is job and job.node_id is None:
+                        self._wait_on(job)
                     return
-                case Stale():
-                    continue
+                case Stale() as stale:
+                    await self._not_waiting(job, stale)
 
     async def fail_over(self, job: LiveJob, reason: FailoverReason, *, release: bool) -> None:
         """The attempt failed: look for another node, or give the job up when it has had all its attempts.
@@ -186,7 +212,7 @@ class Dispatcher:
         `release` tells that the node is surely not at work on it; otherwise it keeps the slot until it says so.
         """
         node_id = job.node_id
-        if node_id is None or isinstance(await self.store.requeue_job(job.id, job.attempt, release=release), Stale):
+        if node_id is None or not await self.moves.requeue(job, release=release):
             return
         if release:
             self.view.give_back(node_id)
@@ -198,7 +224,7 @@ class Dispatcher:
         log.warning("attempt failed", reason=reason, **ids(job) | {"node_id": node_id})
         if job.attempt > self.policy.failovers_max:
             text = f"{job.attempt} nodes failed at it, the last one by {reason.replace('_', ' ')}"
-            error = self.answers.error(job.request, _FAILURE_CODES[reason], text, is_retryable=True)
+            error = self.answers.error(job.request, FAILURE_CODES[reason], text, is_retryable=True)
             await self.give_up(job, error, JobState.FAILED)
             return
         await self.find_node(job)
@@ -206,7 +232,9 @@ class Dispatcher:
     async def cancel(self, session_id: SessionId, job_id: JobId) -> bool:
         """Withdraw a job for its session; False when the session has no such job under way."""
         job = self.jobs.get(job_id)
-        if job is None or job.request.session_id != session_id:
+        if job is None:
+            return await self._cancel_elsewhere(session_id, job_id)
+        if job.request.session_id != session_id:
             return False
         error = self.answers.error(job.request, ErrorCode.JOB_CANCELLED, "withdrawn by the client", is_retryable=False)
         await self.give_up(job, error, JobState.CANCELLED)
@@ -218,10 +246,8 @@ class Dispatcher:
         A node that is not known to be done with it is told to stop, and keeps the slot until it has.
         """
         node_id = job.node_id
-        # What no node took was refused, not done: the same request may be asked again.
-        keep_ms = 0 if error.code in _REFUSALS else self.policy.keep_ms
-        moved = await self.store.end_job(job.id, job.attempt, None, state, error, release=is_node_done, keep_ms=keep_ms)
-        if isinstance(moved, Stale):
+        keep_ms = 0 if error.code in REFUSALS else self.policy.keep_ms
+        if not await self.moves.end(job, None, state, error, keep_ms=keep_ms, release=is_node_done):
             return
         if node_id is not None and is_node_done:
             self.view.give_back(node_id)
@@ -236,6 +262,11 @@ class Dispatcher:
         due_ms = await self.router.deliver_error(request.session_id, request.utterance_index, error)
         self.watch_results(request.session_id, due_ms)
 
+    def note_progress(self, job: LiveJob) -> None:
+        """A job has come further at its node; the store is told soon, if that is not over by then."""
+        self.progress[job.id] = job
+        self.has_progress.set()
+
     def watch_results(self, session_id: SessionId, due_ms: int | None) -> None:
         """Have the results of a session looked at when one has waited long enough."""
         if due_ms is not None:
@@ -247,8 +278,15 @@ class Dispatcher:
             cancel = NodeJobCancel(job_id=job.id, trace_id=job.request.trace_id, reason=reason)
             self.router.tell_node(node_id, cancel)
 
+    def drop(self, job: LiveJob) -> None:
+        """Another instance sees to the job, or it has ended there: it is none of ours any more."""
+        self.waiting.remove(job.id)
+        self.progress.pop(job.id, None)
+        self.jobs.end(job, job.state)
+
     def forget(self, job: LiveJob, state: JobState) -> None:
         """A job ended: keep the books."""
+        self.progress.pop(job.id, None)
         if self.waiting:
             self.waiting.remove(job.id)
         self.jobs.end(job, state)
@@ -260,7 +298,7 @@ class Dispatcher:
 
     def forget_session(self, session_id: SessionId) -> None:
         """The session is over."""
-        self._last_nodes.pop(session_id, None)
+        self.rankings.forget_session(session_id)
 
     def watch(self, job: LiveJob) -> None:
         """Set the alarm for when the job must be looked at again."""
@@ -279,7 +317,7 @@ class Dispatcher:
         if request.deadline_ms is not None and request.deadline_ms <= now_ms:
             text = "the deadline has passed already"
             return self.answers.error(request, ErrorCode.DEADLINE_EXCEEDED, text, is_retryable=False), ()
-        ranking = self._first_ranking(request, now_ms)
+        ranking = self.rankings.first(request, now_ms)
         if isinstance(ranking, Ranking):
             return None, ranking.candidates
         if not ranking.is_worth_waiting or self.policy.waiting_ms == 0:
@@ -288,54 +326,33 @@ class Dispatcher:
             return self.answers.queue_full(request), ()
         return None, ()
 
-    def _first_ranking(self, request: JobRequest, now_ms: int) -> Ranking | Refusal:
-        return rank_nodes(
-            request.need,
-            self.view,
-            self.selection,
-            self.rng,
-            now_ms=now_ms,
-            spread_from=self._spread_from(request.session_id, now_ms),
-        )
-
-    def _rank(self, job: LiveJob, now_ms: int) -> Ranking | Refusal:
-        need = job.request.need
-        ranking = rank_nodes(need, self.view, self.selection, self.rng, now_ms=now_ms, tried=job.tried)
-        if isinstance(ranking, Ranking) or ranking.is_worth_waiting:
-            return ranking
-        # Every node that could do it has failed once: better one of them again than none.
-        job.tried = ()
-        return rank_nodes(need, self.view, self.selection, self.rng, now_ms=now_ms)
-
     def _begin(self, request: JobRequest) -> LiveJob:
         job = LiveJob(request)
         self.jobs.add(job)
-        self.router.begin(request.session_id, request.utterance_index)
+        self.router.begin(request.session_id, request.job_id, request.utterance_index)
         return job
 
-    async def _hand_over(self, job: LiveJob, reserved: Reserved) -> None:
+    async def _hand_over(self, job: LiveJob, reserved: Reserved, asked_ms: int) -> None:
         now_ms = self.clock.now_ms()
         if reserved.tried:
             self._correct(reserved.tried)
         self.view.take(reserved.node_id, reserved.used)
         self.jobs.place(job, reserved.node_id, reserved.attempt)
         job.given_ms = now_ms
-        moved = await self.store.advance_job(job.id, job.attempt, reserved.node_id, JobState.DISPATCHED)
-        if isinstance(moved, Stale):
-            await self.store.release_slot(reserved.node_id, job.id, reserved.attempt)
-            self.view.give_back(reserved.node_id)
+        if now_ms - asked_ms > self.policy.lease_ms // 2:
+            # This process was held up for so long that the slot may soon be another's.
+            await self.fail_over(job, FailoverReason.UNREACHABLE, release=True)
             return
-        if job.state is JobState.RESERVED:
-            job.state = JobState.DISPATCHED
         if not self.router.assign(reserved.node_id, make_assignment(job.request, reserved.attempt)):
             await self.fail_over(job, FailoverReason.UNREACHABLE, release=True)
             return
+        job.state = JobState.DISPATCHED
+        self.note_progress(job)
         spent_ms = now_ms - job.request.accepted_ms
         self.metrics.dispatch_seconds.observe(spent_ms / 1000)
         if spent_ms >= self.policy.slow_ms and not job.wait_until_ms:
             log.warning("slow path", spent_ms=spent_ms, **ids(job))
-        if self.policy.spread_ms:
-            self._last_nodes[job.request.session_id] = (now_ms, reserved.node_id)
+        self.rankings.served(job.request.session_id, reserved.node_id, now_ms)
         self.watch(job)
         self.router.hint(job.request, UiEventKind.DISPATCHED, now_ms)
 
@@ -352,27 +369,44 @@ class Dispatcher:
         request = job.request
         deadline_ms = min(job.wait_until_ms, request.deadline_ms or job.wait_until_ms)
         self.waiting.put(job.id, request.need, priority=request.priority, deadline_ms=deadline_ms)
+        self.is_hungry.set()
         self.watch(job)
         log.debug("job waits for a node", waiting=len(self.waiting), **ids(job))
 
-    async def _known(self, job_id: JobId) -> AlreadyKnown | None:
+    async def _not_waiting(self, job: LiveJob, stale: Stale) -> None:
+        """The store does not know a job as waiting: perhaps it has lost it, or somebody else sees to it."""
+        if self.jobs.get(job.id) is not job or job.node_id is not None:
+            return
+        if stale.state in ENDED:
+            self.drop(job)
+        elif await self.moves.reconcile(job, job.attempt, stale) and job.node_id is None:
+            self._wait_on(job)
+
+    async def _known(self, request: JobRequest) -> AlreadyKnown | None:
+        job = await self.store.read_job(request.job_id)
+        return None if job is None else await self._already(job)
+
+    async def _already(self, job: Job) -> AlreadyKnown:
+        if job.state in ENDED:
+            return AlreadyKnown(job.job_id, job.state, job.terminal)
+        if job.owner == self.router.me:
+            # It was made by a step of ours whose answer did not come.
+            await self.adopt(job)
+        # It is told to its session when it ends, by whoever sees to it.
+        return AlreadyKnown(job.job_id, job.state, None)
+
+    async def _cancel_elsewhere(self, session_id: SessionId, job_id: JobId) -> bool:
         job = await self.store.read_job(job_id)
-        return None if job is None else _already(job)
+        if job is None or job.state in ENDED or job.request is None or job.request.session_id != session_id:
+            return False
+        if job.owner == self.router.me:
+            return False
+        self.router.outbox.post(job.owner, Withdraw(session_id, job_id))
+        return True
 
     def _refuse(self, error: Error, request: JobRequest) -> Refused:
-        log.warning(
-            "request refused",
-            code=error.code,
-            why=error.message,
-            session_id=request.session_id,
-            trace_id=request.trace_id,
-            job_id=request.job_id,
-        )
+        log.warning("request refused", code=error.code, why=error.message, **names(request))
         return Refused(error)
-
-    def _spread_from(self, session_id: SessionId, now_ms: int) -> NodeId | None:
-        last = self._last_nodes.get(session_id)
-        return last[1] if last is not None and now_ms - last[0] < self.policy.spread_ms else None
 
     def _has_tried(self, job_id: JobId, node_id: NodeId) -> bool:
         job = self.jobs.get(job_id)
@@ -381,19 +415,3 @@ class Dispatcher:
     def _correct(self, counts: tuple[tuple[NodeId, int], ...]) -> None:
         for node_id, used in counts:
             self.view.set_used(node_id, used)
-
-
-def ids(job: LiveJob) -> dict[str, Any]:
-    """What names a job in a log line."""
-    request = job.request
-    return {
-        "job_id": request.job_id,
-        "session_id": request.session_id,
-        "trace_id": request.trace_id,
-        "node_id": job.node_id,
-        "attempt": job.attempt,
-    }
-
-
-def _already(job: Job) -> AlreadyKnown:
-    return AlreadyKnown(job.job_id, job.state, job.terminal if job.state in ENDED else None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dragoman.core.ids import JobId, NodeId, SessionId
 from dragoman.core.job import JobRequest
@@ -34,7 +34,17 @@ class DispatchPolicy:
 class LiveJob:
     """A job accepted here and not ended."""
 
-    __slots__ = ("attempt", "due_ms", "given_ms", "id", "node_id", "request", "state", "tried", "wait_until_ms")
+    __slots__ = (
+        "attempt",
+        "due_ms",
+        "given_ms",
+        "id",
+        "node_id",
+        "request",
+        "state",
+        "tried",
+        "wait_until_ms",
+    )
 
     def __init__(self, request: JobRequest) -> None:
         self.request = request
@@ -93,6 +103,10 @@ class LiveJobs:
         """The jobs at a node."""
         return tuple(self._at.get(node_id, {}).values())
 
+    def count_at(self, node_id: NodeId) -> int:
+        """How many jobs are at a node."""
+        return len(self._at.get(node_id, ()))
+
     def of(self, session_id: SessionId) -> tuple[LiveJob, ...]:
         """The jobs of a session."""
         return tuple(self._of.get(session_id, {}).values())
@@ -131,3 +145,13 @@ def _discard(index: dict[K, dict[JobId, LiveJob]], key: K, job_id: JobId) -> Non
         jobs.pop(job_id, None)
         if not jobs:
             del index[key]
+
+
+def names(request: JobRequest) -> dict[str, Any]:
+    """What names a request in a log line."""
+    return {"job_id": request.job_id, "session_id": request.session_id, "trace_id": request.trace_id}
+
+
+def ids(job: LiveJob) -> dict[str, Any]:
+    """What names a job in a log line."""
+    return names(job.request) | {"node_id": job.node_id, "attempt": job.attempt}

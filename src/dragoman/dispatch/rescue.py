@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dragoman.clock import Clock
 from dragoman.cluster.membership import Membership
 from dragoman.core.ids import JobId, NodeId, SessionId
 from dragoman.core.lifecycle import AT_A_NODE, JobState
-from dragoman.dispatch.dispatcher import Dispatcher, FailoverReason
+from dragoman.dispatch.dispatcher import Dispatcher
 from dragoman.dispatch.live_jobs import LiveJob
+from dragoman.dispatch.outcomes import FailoverReason
 from dragoman.protocol.fields import ErrorCode
+from dragoman.protocol.letters import Lapsed
+from dragoman.store.interface import Hold, StoreDownError
 from dragoman.telemetry.logs import get_logger
 
 log = get_logger("rescue")
@@ -23,17 +28,29 @@ class Rescue:
         self._dispatcher = dispatcher
         self._membership = membership
         self._clock = clock
+        self._suspects: set[Hold] = set()
+        self._audited = 0
 
     async def answer_alarms(self) -> None:
         """Look at every job and session whose time has come."""
         for due_ms, key in self._dispatcher.alarms.take_due():
-            job = self._dispatcher.jobs.get(JobId(key))
-            if job is None:
-                session_id = SessionId(key)
-                self._dispatcher.watch_results(session_id, await self._dispatcher.router.release_results(session_id))
-            elif job.due_ms == due_ms:
-                job.due_ms = None
-                await self._examine(job)
+            try:
+                await self._answer(due_ms, key)
+            except StoreDownError:
+                # Nothing can be moved now. It is looked at again when that may be over.
+                self._dispatcher.alarms.set(self._clock.now_ms() + _LOOK_AGAIN_MS, key)
+                job = self._dispatcher.jobs.get(JobId(key))
+                if job is not None:
+                    job.due_ms = self._clock.now_ms() + _LOOK_AGAIN_MS
+
+    async def _answer(self, due_ms: int, key: str) -> None:
+        job = self._dispatcher.jobs.get(JobId(key))
+        if job is None:
+            session_id = SessionId(key)
+            self._dispatcher.watch_results(session_id, await self._dispatcher.router.release_results(session_id))
+        elif job.due_ms == due_ms:
+            job.due_ms = None
+            await self._examine(job)
 
     async def node_lost(self, node_id: NodeId) -> None:
         """A node's socket closed, or it fell silent: its jobs move.
@@ -49,17 +66,63 @@ class Rescue:
             await self._dispatcher.cancel(session_id, job.id)
         self._dispatcher.forget_session(session_id)
 
+    async def session_over_elsewhere(self, session_id: SessionId) -> None:
+        """A session that began on another instance is over: nobody wants the jobs that are seen to there either."""
+        for owed in await self._dispatcher.store.owed_jobs(session_id):
+            if not owed.serial and self._dispatcher.jobs.get(owed.job_id) is None:
+                await self._dispatcher.cancel(session_id, owed.job_id)
+
     async def lapse(self) -> None:
         """Give back slots whose lease ran out; a job that still relied on one gets another attempt."""
         dispatcher = self._dispatcher
-        for node_id, job_id, attempt in await dispatcher.store.lapse_slots():
+        for hold in await dispatcher.store.lapse_slots():
             dispatcher.metrics.lapsed_slots.inc()
-            dispatcher.view.give_back(node_id)
-            log.warning("slot given back, its lease ran out", node_id=node_id, job_id=job_id, attempt=attempt)
-            job = dispatcher.jobs.get(job_id)
-            if job is not None and job.node_id == node_id and job.attempt == attempt:
-                await dispatcher.fail_over(job, FailoverReason.LEASE_LAPSED, release=False)
-            await dispatcher.serve_waiting(node_id)
+            dispatcher.view.give_back(hold.node_id)
+            log.warning(
+                "slot given back, its lease ran out", node_id=hold.node_id, job_id=hold.job_id, attempt=hold.attempt
+            )
+            mailbox = dispatcher.router.nodes.get(hold.node_id)
+            if mailbox is not None:
+                mailbox.forget(hold.job_id, hold.attempt)
+            await self.lapsed(hold)
+            await dispatcher.serve_waiting(hold.node_id)
+
+    async def lapsed(self, hold: Hold) -> None:
+        """The slot of an attempt was given back: whoever sees to the job must know, if it still relied on that."""
+        dispatcher = self._dispatcher
+        live = dispatcher.jobs.get(hold.job_id)
+        if live is not None:
+            if (live.node_id, live.attempt) == (hold.node_id, hold.attempt):
+                await dispatcher.fail_over(live, FailoverReason.LEASE_LAPSED, release=False)
+            return
+        job = await dispatcher.store.read_job(hold.job_id)
+        is_relied_on = job is not None and (job.node_id, job.attempt) == (hold.node_id, hold.attempt)
+        if job is not None and is_relied_on and job.owner in dispatcher.router.peers:
+            dispatcher.router.outbox.post(job.owner, Lapsed(hold.job_id, hold.attempt, hold.node_id))
+
+    async def audit(self, node_ids: Sequence[NodeId]) -> None:
+        """Compare the slots that these nodes have taken with the jobs they are taken for.
+
+        A hold that no job relies on, seen twice, is a leak: it becomes one whose attempt is over, which the node gives
+        back when it next says what it runs, and the lease at the latest.
+        """
+        dispatcher = self._dispatcher
+        idle = set(await dispatcher.store.idle_holds(node_ids))
+        for hold in sorted(idle & self._suspects):
+            log.warning("leaked slot found", node_id=hold.node_id, job_id=hold.job_id, attempt=hold.attempt)
+            dispatcher.metrics.leaked_slots.inc()
+            await dispatcher.store.orphan_slot(hold, dispatcher.policy.lease_ms)
+        of_these = set(node_ids)
+        self._suspects = {hold for hold in self._suspects if hold.node_id not in of_these} | (idle - self._suspects)
+
+    def next_to_audit(self, count: int) -> list[NodeId]:
+        """The next nodes connected here to be audited, in turn."""
+        nodes = list(self._dispatcher.router.nodes)
+        if not nodes:
+            return []
+        start = self._audited % len(nodes)
+        self._audited = start + count
+        return nodes[start : start + count]
 
     async def end_all(self, code: ErrorCode, text: str) -> None:
         """Give up whatever is under way: the instance stops."""

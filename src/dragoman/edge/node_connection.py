@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import deque
 from typing import Final
 
@@ -13,6 +14,7 @@ from dragoman.edge.connection import CLOSE_POLICY, Connection
 from dragoman.edge.parts import Parts
 from dragoman.protocol.codec import node_server_codec
 from dragoman.protocol.fields import Error, ErrorCode
+from dragoman.protocol.letters import Unreached
 from dragoman.protocol.link import Fault, Link
 from dragoman.protocol.node_messages import (
     JobAck,
@@ -27,6 +29,7 @@ from dragoman.protocol.node_messages import (
     NodeRegisterAck,
 )
 from dragoman.routing.mailbox import NodeMailbox
+from dragoman.store.interface import StoreDownError
 from dragoman.telemetry.logs import get_logger
 
 log = get_logger("node")
@@ -66,7 +69,7 @@ class NodeConnection(Connection):
         message = self._link.receive(frame, is_text=is_text)
         if isinstance(message, JobResult) and message.node_id == self.node_id:
             # What most messages are goes the shortest way.
-            self._parts.errands.run(self._parts.results.accept(self.node_id, message), "job result")
+            self._parts.errands.run(self._parts.results.heard(self.node_id, message), "job result")
         elif isinstance(message, Fault):
             self._fault(message)
         else:
@@ -123,12 +126,8 @@ class NodeConnection(Connection):
         message: NodeHeartbeat | JobAck | JobStarted | NodeAsrPartial | JobResult | NodeError | NodeDrain,
     ) -> None:
         match message:
-            case JobResult():
-                await self._parts.results.accept(node_id, message)
-            case JobAck() | JobStarted():
-                await self._parts.results.acknowledge(node_id, message)
-            case NodeAsrPartial():
-                await self._parts.results.recognised(node_id, message)
+            case JobResult() | JobAck() | JobStarted() | NodeAsrPartial():
+                await self._parts.results.heard(node_id, message)
             case NodeHeartbeat():
                 await self._heartbeat(node_id, message)
             case NodeError():
@@ -148,23 +147,30 @@ class NodeConnection(Connection):
         self._link.is_open = True
         try:
             await self._take_place(message)
+        except StoreDownError as error:
+            text = f"the shared store cannot be used now: {error}"
+            self._mailbox.post(Error(code=ErrorCode.SCHEDULER_DEPENDENCY_DOWN, message=text))
         finally:
             self._is_registering = False
 
     async def _take_place(self, message: NodeRegister) -> None:
-        if self.node_id is not None:
-            message = msgspec.structs.replace(message, node_id=self.node_id)
-        elif message.node_id is not None and not await self._displace(NodeId(message.node_id)):
-            text = f"node_id: {message.node_id!r} is connected already, and alive"
+        wanted = self.node_id or message.node_id or f"node-{secrets.token_hex(4).upper()}"
+        node_id, is_new = NodeId(wanted), self.node_id is None
+        message = msgspec.structs.replace(message, node_id=node_id)
+        if is_new and not (await self._displace(node_id) and await self._claim(node_id)):
+            text = f"node_id: {node_id!r} is connected already, and alive"
             self._mailbox.post(Error(code=ErrorCode.NODE_ID_CONFLICT, message=text))
             return
-        if self.is_gone:
-            return
-        node_id = self._parts.membership.register(message)
-        if isinstance(node_id, Error):
-            self._refuse(node_id)
+        registered = None if self.is_gone else self._parts.membership.register(message)
+        if not isinstance(registered, str):
+            if is_new:
+                await self._parts.store.release_node(node_id, self._parts.instance_id)
+            if registered is not None:
+                self._refuse(registered)
             return
         self.node_id = node_id
+        entry = self._parts.dispatcher.view.get(node_id)
+        self._mailbox.slots = 0 if entry is None else entry.node.slots
         self._parts.open.by_node[node_id] = self
         self._parts.router.nodes[node_id] = self._mailbox
         beat_ms = self._parts.scheduler.node_health.heartbeat_interval_seconds * 1000
@@ -173,6 +179,17 @@ class NodeConnection(Connection):
         )
         while self._early:
             await self._handle(self._early.popleft())
+
+    async def _claim(self, node_id: NodeId) -> bool:
+        """Hold the node's id for this instance, unless it is connected to another one and alive."""
+        parts = self._parts
+        holder = await parts.store.claim_node(node_id, parts.instance_id, None, parts.owner_ttl_ms)
+        if holder is None:
+            return True
+        if await parts.probes.is_alive(node_id, holder):
+            return False
+        log.info("node comes from another instance", node_id=node_id, was_at=holder)
+        return await parts.store.claim_node(node_id, parts.instance_id, holder, parts.owner_ttl_ms) is None
 
     async def _displace(self, node_id: NodeId) -> bool:
         """Make room for this connection, unless another one with the same node id is alive."""
@@ -204,13 +221,18 @@ class NodeConnection(Connection):
             self._parts.membership.mark_unavailable(node_id, None, message.details or {})
 
     async def _lost(self, node_id: NodeId) -> None:
-        if self._parts.router.nodes.get(node_id) is not self._mailbox:
+        parts = self._parts
+        if parts.router.nodes.get(node_id) is not self._mailbox:
             return
-        del self._parts.router.nodes[node_id]
-        if self._parts.open.by_node.get(node_id) is self:
-            del self._parts.open.by_node[node_id]
-        self._parts.membership.lost(node_id)
-        await self._parts.rescue.node_lost(node_id)
+        del parts.router.nodes[node_id]
+        if parts.open.by_node.get(node_id) is self:
+            del parts.open.by_node[node_id]
+        parts.membership.lost(node_id)
+        for job_id, given in self._mailbox.assignments.items():
+            if given.owner is not None:
+                parts.router.outbox.post(given.owner, Unreached(job_id, given.attempt, node_id, had_it=True))
+        await parts.rescue.node_lost(node_id)
+        await parts.directory.let_go(node_id)
 
     def _lives(self) -> None:
         if self._sign_of_life is not None and not self._sign_of_life.done():

@@ -8,6 +8,7 @@ lone frame still leaves in the turn in which it was made.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -22,10 +23,12 @@ class Writer(Protocol):
 class Outbound:
     """The connections that have something to write in this turn."""
 
-    __slots__ = ("_loop", "_writers")
+    __slots__ = ("_before", "_loop", "_writers")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, before: Callable[[], None]) -> None:
+        """`before` is called before frames are written: what the store is told of them must be on its way first."""
         self._loop = loop
+        self._before = before
         self._writers: list[Writer] = []
 
     def add(self, writer: Writer) -> None:
@@ -36,5 +39,6 @@ class Outbound:
 
     def _write(self) -> None:
         writers, self._writers = self._writers, []
+        self._before()
         for writer in writers:
             writer.write_frames()

@@ -7,21 +7,17 @@ from typing import Final
 
 import msgspec
 
-from dragoman.core.ids import InstanceId, JobId, RequestId, SessionId, TenantId, TraceId, derive_job_id
-from dragoman.core.job import PRIORITY_DEFAULT, JobRequest
-from dragoman.core.lifecycle import JobState
-from dragoman.dispatch.dispatcher import Accepted, AlreadyKnown, Refused
+from dragoman.core.ids import InstanceId, JobId, RequestId, SessionId, TenantId
 from dragoman.edge.connection import CLOSE_DONE, CLOSE_POLICY, Connection
-from dragoman.edge.parts import Parts
+from dragoman.edge.parts import Parts, make_session
+from dragoman.edge.utterances import Utterances
 from dragoman.protocol.codec import FormatError, session_server_codec
 from dragoman.protocol.fields import Error, ErrorCode
 from dragoman.protocol.link import Fault, Link
-from dragoman.protocol.requests import CHUNK_SAMPLE_RATE, Asked, read_init, read_utterance
+from dragoman.protocol.requests import CHUNK_SAMPLE_RATE, read_init, read_utterance
 from dragoman.protocol.resume_token import digest_of, make_token, session_of
-from dragoman.protocol.segmentation import Cut, CutReason
 from dragoman.protocol.session_messages import (
     AudioChunk,
-    Backpressure,
     ClientHeartbeat,
     ClientJobCancel,
     ServerHeartbeat,
@@ -30,16 +26,13 @@ from dragoman.protocol.session_messages import (
     SessionInbound,
     SessionInit,
     SessionInitAck,
-    Terminal,
     TtsPlayEnded,
-    UiEvent,
     UiEventKind,
     Utterance,
-    readdressed,
 )
 from dragoman.routing.mailbox import Mailbox
 from dragoman.routing.session import Session
-from dragoman.store.interface import NoResume, Resumed, SessionRecord
+from dragoman.store.interface import NoResume, Place, Resumed, SessionRecord, StoreDownError
 from dragoman.telemetry.logs import get_logger
 
 log = get_logger("session")
@@ -48,8 +41,6 @@ PROTOCOL_VERSION: Final = "1.0"
 _WARN_EVERY_MS: Final = 1000
 _SESSIONS_TIMES: Final = 2
 """Sessions kept, with and without a connection, as a multiple of the connections there may be."""
-_WARN_AT: Final = 0.8
-"""From which part of a limit on a client is told to slow down."""
 
 
 class SessionConnection(Connection):
@@ -62,6 +53,7 @@ class SessionConnection(Connection):
         codec = session_server_codec(is_binary=is_binary)
         self._link: Link[SessionInbound] = Link(codec, SessionInit)
         self._mailbox = Mailbox(self, codec)
+        self._utterances = Utterances(parts, self._mailbox)
         self._opening = False
         self._is_confirmed = True
         self.session: Session | None = None
@@ -95,7 +87,7 @@ class SessionConnection(Connection):
         if self.session is None:
             return
         if payload.isdigit():
-            self.session.confirm(int(payload))
+            self._confirm(self.session, int(payload))
         if not self._is_confirmed:
             self._is_confirmed = True
             self._parts.errands.run(self._parts.store.confirm_session(self.session.id), "confirm")
@@ -119,7 +111,7 @@ class SessionConnection(Connection):
         session = self.session
         if session is not None:
             for cut in session.segmenter.pause(self._clock.now_ms()):
-                await self._submit_cut(session, cut)
+                await self._utterances.submit_cut(session, cut)
 
     async def _handle(self, message: SessionInbound) -> None:
         session = self.session
@@ -157,6 +149,10 @@ class SessionConnection(Connection):
         self._opening = True
         try:
             await self._open_or_resume(init)
+        except StoreDownError as error:
+            text = f"the shared store cannot be used now: {error}"
+            details = {"retryable": True, "retry_after_ms": _WARN_EVERY_MS}
+            self._say(Error(code=ErrorCode.SCHEDULER_DEPENDENCY_DOWN, message=text, details=details))
         finally:
             self._opening = False
 
@@ -185,39 +181,50 @@ class SessionConnection(Connection):
             trace_id=init.trace_id or secrets.token_hex(16),
         )
         token, digest = make_token(record.session_id)
-        await self._parts.store.open_session(record, digest)
-        session = self._parts.make_session(record)
+        await self._parts.store.open_session(record, digest, self._instance_id)
+        session = make_session(self._parts.scheduler, self._parts.server, record, Place(), digest)
         self._parts.router.sessions[session.id] = session
         self._begin(session, token, "session created")
         session.attach(self._mailbox, (), None)
         log.info("session opened", session_id=session.id, trace_id=session.trace_id, platform=init.platform)
+        if self.is_gone:
+            await self._detach(session)
 
     async def _resume(self, init: SessionInit, token: str) -> None:
         session_id = session_of(token)
         next_token, next_digest = make_token(session_id)
-        resumed = await self._parts.store.resume_session(session_id, digest_of(token), next_digest)
+        resumed = await self._parts.store.resume_session(session_id, digest_of(token), next_digest, self._instance_id)
         if isinstance(resumed, NoResume):
             text = "resume_token: not good, or the session has ended; open a new session without it"
             self._say(Error(code=ErrorCode.INVALID_SESSION, message=text, details={"retryable": False}))
             log.info("session not resumed", why=resumed)
             return
-        await self._continue(init, resumed, next_token)
+        await self._continue(init, resumed, next_token, next_digest)
 
-    async def _continue(self, init: SessionInit, resumed: Resumed, token: str) -> None:
-        router = self._parts.router
+    async def _continue(self, init: SessionInit, resumed: Resumed, token: str, digest: bytes) -> None:
+        router, handover = self._parts.router, self._parts.handover
         session = router.sessions.get(resumed.record.session_id)
         if session is None:
-            session = router.sessions[resumed.record.session_id] = self._parts.make_session(resumed.record)
+            taken = await handover.take_over(resumed, digest, init.terminals_received)
+        else:
+            taken = handover.go_on(session, resumed, digest)
+        session = router.sessions[resumed.record.session_id] = taken.session
         old = session.mailbox
         self._is_confirmed = False
         self._begin(session, token, "session resumed")
-        left = session.attach(self._mailbox, resumed.parked, init.terminals_received)
+        left, had = session.attach(self._mailbox, taken.sent, init.terminals_received)
+        self._parts.store.settle(session.id, had)
         if old is not None:
             old.close(CLOSE_DONE, "the session goes on on another connection")
         if left:
             await router.detach(session, left)
+        await handover.deliver_unsent(taken)
+        if session.segmenter.has_begun:
+            self._parts.open.streaming.add(self)
         self.check_receipt()
-        log.info("session resumed", session_id=session.id, terminals=len(resumed.parked))
+        log.info("session resumed", session_id=session.id, terminals=len(taken.sent), was_at=resumed.previous)
+        if self.is_gone:
+            await self._detach(session)
 
     def _begin(self, session: Session, token: str, text: str) -> None:
         self.session = session
@@ -250,50 +257,7 @@ class SessionConnection(Connection):
             await self._fault(self._link.fault(str(error), utterance_index=index))
             return
         request_id = RequestId(utterance.request_id if utterance.request_id is not None else str(index))
-        await self._submit(session, self._request(session, utterance, asked, request_id))
-
-    def _request(self, session: Session, utterance: Utterance, asked: Asked, request_id: RequestId) -> JobRequest:
-        now_ms = self._clock.now_ms()
-        return JobRequest(
-            job_id=derive_job_id(session.tenant, session.id, request_id),
-            session_id=session.id,
-            request_id=request_id,
-            utterance_index=utterance.utterance_index,
-            trace_id=TraceId(utterance.trace_id or session.trace_id),
-            need=asked.need,
-            speech=asked.speech,
-            accepted_ms=now_ms,
-            deadline_ms=None if utterance.deadline_ms is None else now_ms + utterance.deadline_ms,
-            tenant_id=session.tenant,
-            priority=PRIORITY_DEFAULT if utterance.priority is None else utterance.priority,
-        )
-
-    async def _submit(self, session: Session, request: JobRequest) -> None:
-        dispatcher = self._parts.dispatcher
-        match await dispatcher.submit(request):
-            case Accepted(_, state):
-                if state is JobState.CREATED or session.results.open_count > _WARN_AT * 1000:
-                    self._warn(session)
-            case AlreadyKnown(job_id, state, terminal):
-                await self._repeat(session, request, job_id, state, terminal)
-            case Refused(error):
-                await dispatcher.deliver_error(request, error)
-
-    async def _repeat(
-        self, session: Session, request: JobRequest, job_id: JobId, state: JobState, terminal: Terminal | None
-    ) -> None:
-        """The same request again: its job's id while it runs, its end again once it ended."""
-        index = request.utterance_index
-        if terminal is None:
-            event = _EVENT_OF.get(state, UiEventKind.INPUT_ENDED)
-            self._tell(session, job_id, index, event, request.trace_id)
-            return
-        router, dispatcher = self._parts.router, self._parts.dispatcher
-        again = readdressed(terminal, index)
-        if isinstance(again, Error):
-            await dispatcher.deliver_error(request, again)
-        else:
-            dispatcher.watch_results(session.id, await router.deliver_result(session.id, job_id, index, again))
+        await self._utterances.submit(session, utterance, asked, request_id)
 
     async def _chunk(self, session: Session, chunk: AudioChunk) -> None:
         payload = chunk.payload or b""
@@ -304,34 +268,11 @@ class SessionConnection(Connection):
             return
         segmenter = session.segmenter
         if payload and not segmenter.has_begun:
-            self._tell(session, JobId(""), segmenter.next_index, UiEventKind.INPUT_STARTED, session.trace_id)
+            self._utterances.tell(session, JobId(""), segmenter.next_index, UiEventKind.INPUT_STARTED, session.trace_id)
         for cut in segmenter.add(chunk.seq, payload, self._clock.now_ms(), is_final=chunk.is_final):
-            await self._submit_cut(session, cut)
+            await self._utterances.submit_cut(session, cut)
         if segmenter.has_begun:
             self._parts.open.streaming.add(self)
-
-    async def _submit_cut(self, session: Session, cut: Cut) -> None:
-        init = session.record.init
-        whole = Utterance(
-            session_id=session.id,
-            utterance_index=cut.index,
-            manual_cut=cut.reason is CutReason.FINAL,
-            src_lang=init.src_lang,
-            tgt_lang=init.tgt_lang,
-            audio=cut.audio,
-            audio_format="pcm16",
-            sample_rate=CHUNK_SAMPLE_RATE,
-        )
-        asked = read_utterance(whole, init, session.tenant)
-        speech = msgspec.structs.replace(
-            asked.speech,
-            is_pause_triggered=cut.reason is CutReason.PAUSE,
-            is_timeout_triggered=cut.reason is CutReason.DURATION,
-        )
-        request_id = RequestId(f"chunks-{cut.index}")
-        request = self._request(session, whole, Asked(speech, asked.need), request_id)
-        self._tell(session, request.job_id, cut.index, UiEventKind.INPUT_ENDED, session.trace_id)
-        await self._submit(session, request)
 
     # --- the rest
 
@@ -342,30 +283,46 @@ class SessionConnection(Connection):
         details = {"job_id": message.job_id, "retryable": False}
         self._say(Error(code=ErrorCode.INVALID_MESSAGE, message=text, details=details))
 
+    def _confirm(self, session: Session, serial: int) -> None:
+        jobs = session.confirm(serial)
+        if jobs:
+            self._parts.store.settle(session.id, jobs)
+
     def _heartbeat(self, session: Session, message: ClientHeartbeat) -> None:
         if message.terminals_received is not None:
-            session.confirm(message.terminals_received)
+            self._confirm(session, message.terminals_received)
         self._say(ServerHeartbeat(session_id=session.id, timestamp=self._clock.now_ms()))
 
     async def _close(self, session: Session, message: SessionClose) -> None:
         """The session ends for good: what has not ended is cancelled, and its client told so, before the ack."""
         router = self._parts.router
         await self._parts.rescue.session_over(session.id)
+        if session.has_moved:
+            await self._parts.rescue.session_over_elsewhere(session.id)
         await router.flush(session)
         router.sessions.pop(session.id, None)
         session.is_closed = True
         self.session = None
         self._link.is_open = False
-        await self._parts.store.close_session(session.id)
+        await self._parts.store.close_session(session.id, self._instance_id)
         self._say(SessionCloseAck(session_id=session.id))
         self._mailbox.close(CLOSE_DONE, "session closed")
         log.info("session closed", session_id=session.id, why=message.reason[:100])
 
     async def _detach(self, session: Session) -> None:
         parked = session.detach(self._mailbox, self._clock.now_ms())
-        if parked is not None:
-            await self._parts.router.detach(session, parked)
-            log.info("session without connection", session_id=session.id, terminals=len(parked))
+        if parked is None:
+            return
+        router = self._parts.router
+        try:
+            is_ours = await router.detach(session, parked)
+        except StoreDownError:
+            # It is kept here: when the store is back, what is owed is found in the jobs.
+            session.keep(parked)
+            return
+        if not is_ours and router.sessions.get(session.id) is session and session.mailbox is None:
+            del router.sessions[session.id]
+        log.info("session without connection", session_id=session.id, terminals=len(parked))
 
     def _refuse_foreign(self, message: Utterance | AudioChunk | ClientHeartbeat | TtsPlayEnded | SessionClose) -> None:
         text = f"session_id: {message.session_id!r} is not the session of this connection"
@@ -384,34 +341,5 @@ class SessionConnection(Connection):
         if fault.is_last:
             self._mailbox.close(CLOSE_POLICY, "too many bad messages")
 
-    def _warn(self, session: Session) -> None:
-        """Tell the client to slow down, before anything has to be refused."""
-        waiting = self._parts.dispatcher.waiting
-        is_near = len(waiting) >= _WARN_AT * waiting.length_max or session.results.open_count > _WARN_AT * 1000
-        now_ms = self._clock.now_ms()
-        if is_near and now_ms - session.warned_ms >= _WARN_EVERY_MS:
-            session.warned_ms = now_ms
-            text = "many utterances wait for a node"
-            self._say(Backpressure(action="SLOW_DOWN", resume_after_ms=_WARN_EVERY_MS, message=text))
-
-    def _tell(self, session: Session, job_id: JobId, index: int, event: UiEventKind, trace_id: str) -> None:
-        self._say(
-            UiEvent(
-                trace_id=trace_id,
-                session_id=session.id,
-                job_id=job_id,
-                utterance_index=index,
-                event=event,
-                status="ok",
-            )
-        )
-
     def _say(self, message: msgspec.Struct) -> None:
         self._mailbox.post(message)
-
-
-_EVENT_OF: Final = {
-    JobState.DISPATCHED: UiEventKind.DISPATCHED,
-    JobState.ACCEPTED: UiEventKind.NODE_ACCEPTED,
-    JobState.RUNNING: UiEventKind.NODE_ACCEPTED,
-}

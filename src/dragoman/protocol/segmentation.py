@@ -40,6 +40,21 @@ class Segmenter:
         self._last_seq = -1
         self._last_ms = 0
         self.next_index = 0
+        self.cut_seq = -1
+        """The last chunk that went into an utterance."""
+
+    def go_on(self, next_index: int, last_seq: int, audio: bytes, now_ms: int) -> None:
+        """Go on where another one stopped: with its number, its last chunk, and the audio that it had not cut."""
+        self.next_index = next_index
+        self._last_seq = self.cut_seq = last_seq
+        self._audio += audio
+        self._last_ms = now_ms
+
+    def give_up(self) -> tuple[int, bytes]:
+        """The last chunk that was had, and the audio that was not cut; it is none of this one's any more."""
+        audio = bytes(self._audio)
+        self._audio.clear()
+        return self._last_seq, audio
 
     @property
     def has_begun(self) -> bool:
@@ -74,5 +89,6 @@ class Segmenter:
     def _cut(self, length: int, reason: CutReason) -> Cut:
         cut = Cut(self.next_index, bytes(self._audio[:length]), reason)
         del self._audio[:length]
+        self.cut_seq = self._last_seq
         self.next_index += 1
         return cut

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Coroutine, Generator
-from typing import Any
+from collections.abc import Coroutine, Generator, Sequence
+from typing import Any, TypeVar
 
+from dragoman.store.interface import StoreDownError
 from dragoman.telemetry.logs import get_logger
 
 log = get_logger("edge")
+
+T = TypeVar("T")
 
 
 class Errands:
@@ -28,6 +31,9 @@ class Errands:
             waits_for = errand.send(None)
         except StopIteration:
             return
+        except StoreDownError as error:
+            log.warning("errand not done, the store is down", errand=name, why=str(error))
+            return
         except Exception:  # one bad frame must not end the process
             log.exception("errand failed", errand=name)
             return
@@ -37,12 +43,14 @@ class Errands:
 async def _finish(errand: Coroutine[Any, Any, None], waits_for: Any, name: str) -> None:
     try:
         await _rest(errand, waits_for)
+    except StoreDownError as error:
+        log.warning("errand not done, the store is down", errand=name, why=str(error))
     except Exception:  # as above
         log.exception("errand failed", errand=name)
 
 
 @types.coroutine
-def _rest(errand: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
+def _rest(errand: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:
     """What `yield from errand` would do, for one that has yielded once already."""
     try:
         while True:
@@ -52,5 +60,33 @@ def _rest(errand: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, A
                 waits_for = errand.throw(error)
             else:
                 waits_for = errand.send(value)
-    except StopIteration:
-        return
+    except StopIteration as end:
+        answer: T = end.value
+        return answer
+
+
+async def begin_all(errands: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Begin all, each as far as it goes without waiting, before any is waited for. Their answers, in order.
+
+    They run one after another from where they wait on. None may raise.
+    """
+    waiting: list[tuple[int, Coroutine[Any, Any, T], Any]] = []
+    answers: dict[int, T] = {}
+    for at, errand in enumerate(errands):
+        try:
+            waiting.append((at, errand, errand.send(None)))
+        except StopIteration as end:
+            answers[at] = end.value
+    if len(waiting) == 1:
+        at, errand, waits_for = waiting[0]
+        answers[at] = await _rest(errand, waits_for)
+    elif waiting:
+        group = [asyncio.ensure_future(_answer(errand, waits_for)) for _, errand, waits_for in waiting]
+        for (at, _, _), answer in zip(waiting, await asyncio.gather(*group), strict=True):
+            answers[at] = answer
+    return [answers[at] for at in range(len(errands))]
+
+
+async def _answer(errand: Coroutine[Any, Any, T], waits_for: Any) -> T:
+    answer: T = await _rest(errand, waits_for)
+    return answer

@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from dragoman.core.ids import JobId, SessionId, TraceId
+from dragoman.core.ids import InstanceId, JobId, SessionId, TraceId
 from dragoman.protocol.codec import Codec
 from dragoman.protocol.node_messages import JobAssign
 
@@ -23,6 +23,14 @@ class Wire(Protocol):
 
     def close(self, code: int, reason: str) -> None:
         """End the connection with a close code."""
+        ...
+
+
+class NodeWire(Wire, Protocol):
+    """The socket of a node."""
+
+    async def is_alive(self) -> bool:
+        """Whether the node answers when it is asked for a sign of life."""
         ...
 
 
@@ -67,29 +75,58 @@ class Assignment(msgspec.Struct, frozen=True):
     utterance_index: int
     trace_id: TraceId
     given_ms: int
+    owner: InstanceId | None
+    """The other instance that sees to the job; None: this one does."""
 
 
 class NodeMailbox(Mailbox):
     """The out-queue of a node. It remembers what the node was given and has not answered."""
 
-    __slots__ = ("assignments",)
+    __slots__ = ("assignments", "is_alive", "slots")
 
-    def __init__(self, wire: Wire, codec: Codec[Any]) -> None:
+    def __init__(self, wire: NodeWire, codec: Codec[Any]) -> None:
         super().__init__(wire, codec)
+        self.is_alive = wire.is_alive
         self.assignments: dict[JobId, Assignment] = {}
+        self.slots = 0
+        """How many jobs the node takes at a time."""
 
-    def assign(self, message: JobAssign, now_ms: int) -> bool:
-        """Give the node a job."""
+    def assign(self, message: JobAssign, now_ms: int, owner: InstanceId | None = None) -> bool:
+        """Give the node a job; False when the connection is gone.
+
+        The same attempt again is not given again: notes between instances may come twice.
+        """
+        job_id = JobId(message.job_id)
+        known = self.assignments.get(job_id)
+        if known is not None and known.attempt == message.attempt_id:
+            return True
         if not self.post(message):
             return False
-        self.assignments[JobId(message.job_id)] = Assignment(
+        self.assignments[job_id] = Assignment(
             message.attempt_id,
             SessionId(message.session_id),
             message.utterance_index,
             TraceId(message.trace_id),
             now_ms,
+            owner,
         )
         return True
+
+    def has_room(self, since_ms: int) -> bool:
+        """Whether the node can have another job, as far as is known here.
+
+        Who counts is the store. But it may have lost what it knew, and then this is what keeps the node from getting
+        more than it can carry. What was given before `since_ms` has no slot any more.
+        """
+        if len(self.assignments) < self.slots:
+            return True
+        return sum(given.given_ms >= since_ms for given in self.assignments.values()) < self.slots
+
+    def forget(self, job_id: JobId, attempt: int) -> None:
+        """The node is done with an attempt."""
+        known = self.assignments.get(job_id)
+        if known is not None and known.attempt == attempt:
+            del self.assignments[job_id]
 
     def forget_before(self, given_ms: int) -> None:
         """Drop what was given before that time: no answer will come that still counts."""

@@ -14,13 +14,17 @@ import msgspec
 from dragoman.core.ids import JobId, SessionId, TenantId, TraceId
 from dragoman.core.job import JobRequest
 from dragoman.core.ordering import Missing, OrderedResults
+from dragoman.protocol.fields import Error
 from dragoman.protocol.segmentation import Segmenter
 from dragoman.protocol.session_messages import MissingResult, Terminal, TranslationResult, UiEvent, UiEventKind
 from dragoman.routing.mailbox import Mailbox
-from dragoman.store.interface import Parked, SessionRecord
+from dragoman.store.interface import Owed, Parked, Place, SessionRecord
 
 _UNCONFIRMED_MAX: Final = 1000
 """Terminal messages kept for a client that may not have had them."""
+
+_ENDED_MAX: Final = 2000
+"""Jobs of which it is remembered that their end has come."""
 
 
 @dataclass(slots=True)
@@ -32,13 +36,26 @@ class _Detached:
 class Session:
     """One client's conversation, as this instance holds it."""
 
-    def __init__(self, record: SessionRecord, *, gap_timeout_ms: int, segmenter: Segmenter, bytes_max: int) -> None:
+    def __init__(
+        self,
+        record: SessionRecord,
+        *,
+        gap_timeout_ms: int,
+        segmenter: Segmenter,
+        bytes_max: int,
+        place: Place,
+        token_digest: bytes,
+    ) -> None:
         self.record = record
         self.id: SessionId = record.session_id
         self.tenant: TenantId | None = record.tenant_id
         self.trace_id = TraceId(record.trace_id)
         self.segmenter = segmenter
-        self.results: OrderedResults[Terminal] = OrderedResults(gap_timeout_ms)
+        self.token_digest = token_digest
+        """Of the token that it can be resumed with."""
+        self.has_moved = False
+        """Whether it began on another instance, which may have jobs of it."""
+        self.results: OrderedResults[Terminal] = OrderedResults(gap_timeout_ms, place.next_index)
         self.is_closed = False
         self.warned_ms = 0
         """When the client was last told to slow down."""
@@ -46,8 +63,15 @@ class Session:
         self._mailbox: Mailbox | None = None
         self._detached: _Detached | None = None
         self._hints: dict[JobId, tuple[JobRequest, UiEventKind, int]] = {}
-        self._serial = 0
+        self._serial = place.serial
         self._unconfirmed: deque[Parked] = deque()
+        self._ended: dict[JobId, None] = {}
+        """The last jobs whose ends have come: another instance may tell of one twice."""
+
+    @property
+    def place(self) -> Place:
+        """Where it stands."""
+        return Place(self._serial, self.results.next_index, self.segmenter.next_index, self.segmenter.cut_seq)
 
     @property
     def detached_ms(self) -> int | None:
@@ -63,6 +87,23 @@ class Session:
     def unconfirmed_serial(self) -> int | None:
         """The number of the last terminal message that the client is not known to have had."""
         return self._unconfirmed[-1].serial if self._unconfirmed else None
+
+    def begin(self, job_id: JobId, index: int) -> None:
+        """A job of this session begins, or begins anew."""
+        self.results.begin(index)
+        self._ended.pop(job_id, None)
+
+    def is_news(self, job_id: JobId) -> bool:
+        """Whether the end of a job has not come before: several instances may tell of it, and each more than once."""
+        return job_id not in self._ended
+
+    def note_end(self, job_id: JobId) -> None:
+        """The end of a job has come. "" is none."""
+        if not job_id:
+            return
+        self._ended[job_id] = None
+        if len(self._ended) > _ENDED_MAX:
+            del self._ended[next(iter(self._ended))]
 
     def hint(self, request: JobRequest, event: UiEventKind, now_ms: int) -> None:
         """Note how far an utterance has come, to be told in a moment unless its end is told before."""
@@ -93,47 +134,80 @@ class Session:
         if self._mailbox is not None:
             self._mailbox.post(message)
 
-    def send_terminals(self, terminals: list[Terminal], now_ms: int) -> list[Parked]:
-        """Send terminal messages; what cannot be sent is answered, to be parked."""
+    def send_terminals(self, terminals: list[Terminal], now_ms: int) -> tuple[list[Parked], list[Owed]]:
+        """Send terminal messages; answers what could not be sent, to be parked, and the numbers of all."""
         to_park: list[Parked] = []
+        numbered: list[Owed] = []
         for terminal in terminals:
             self._serial += 1
             owed = Parked(serial=self._serial, message=terminal)
+            job_id = job_of(terminal)
+            if job_id is not None:
+                numbered.append(Owed(job_id, index_of(terminal), self._serial))
+                self.note_end(job_id)
             if self._mailbox is not None and self._mailbox.post(terminal):
                 self._unconfirmed.append(owed)
                 self._trim()
             else:
                 to_park.append(self._within_budget(owed, now_ms))
-        return to_park
+        return to_park, numbered
 
-    def settle(self, out: list[Terminal | Missing], now_ms: int) -> list[Parked]:
-        """Send what the order of results lets go."""
+    def settle(self, out: list[Terminal | Missing], now_ms: int) -> tuple[list[Parked], list[Owed]]:
+        """Send what the order of results lets go. See send_terminals."""
         terminals = [
             self._missing(item.index, "gap_timeout", now_ms) if isinstance(item, Missing) else item for item in out
         ]
         return self.send_terminals(terminals, now_ms)
 
-    def confirm(self, serial: int) -> None:
-        """The client has had every terminal message up to this one."""
+    def confirm(self, serial: int) -> list[JobId]:
+        """The client has had every terminal message up to this one. Answers of which jobs."""
+        jobs: list[JobId] = []
         while self._unconfirmed and self._unconfirmed[0].serial <= serial:
-            self._unconfirmed.popleft()
+            job_id = job_of(self._unconfirmed.popleft().message)
+            if job_id is not None:
+                jobs.append(job_id)
+        return jobs
 
-    def attach(self, mailbox: Mailbox, parked: tuple[Parked, ...], received: int | None) -> list[Parked]:
-        """A connection came (back): send what is owed. `received` is how many terminal messages the client has had."""
+    def attach(
+        self, mailbox: Mailbox, parked: tuple[Parked, ...], received: int | None
+    ) -> tuple[list[Parked], list[JobId]]:
+        """A connection came (back): send what is owed. `received` is how many terminal messages the client has had.
+
+        Answers what could not be sent, and the jobs of what the client has had.
+        """
         self._mailbox = mailbox
         self._detached = None
         owed = sorted({item.serial: item for item in (*self._unconfirmed, *parked)}.values(), key=lambda it: it.serial)
         self._unconfirmed.clear()
+        for item in owed:
+            job_id = job_of(item.message)
+            if job_id is not None:
+                self.note_end(job_id)
         self._serial = max([self._serial, received or 0, *(item.serial for item in owed)])
         left: list[Parked] = []
+        had: list[JobId] = []
         for item in owed:
+            job_id = job_of(item.message)
+            if job_id is not None:
+                self.note_end(job_id)
             if received is not None and item.serial <= received:
-                continue
-            if mailbox.post(item.message):
+                if job_id is not None:
+                    had.append(job_id)
+            elif mailbox.post(item.message):
                 self._unconfirmed.append(item)
             else:
                 left.append(item)
-        return left
+        return left, had
+
+    def keep(self, parked: list[Parked]) -> None:
+        """What could not be parked is kept here, for a resume on this instance."""
+        self._unconfirmed.extend(parked)
+
+    def give_up(self) -> tuple[list[Parked], list[tuple[int, Terminal]]]:
+        """The session goes on elsewhere: what was sent and perhaps not read, and what waits for earlier results."""
+        unconfirmed = list(self._unconfirmed)
+        self._unconfirmed.clear()
+        return unconfirmed, self.results.take_held()
 
     def detach(self, mailbox: Mailbox, now_ms: int) -> list[Parked] | None:
         """The connection went: what the client may not have had is answered, to be parked.
@@ -167,3 +241,19 @@ class Session:
         # A client that reads but never answers a ping cannot make us keep its results for ever.
         if len(self._unconfirmed) > _UNCONFIRMED_MAX:
             self._unconfirmed.popleft()
+
+
+def job_of(terminal: Terminal) -> JobId | None:
+    """The job that a terminal message is the end of; None when there was none."""
+    if isinstance(terminal, TranslationResult):
+        return JobId(terminal.job_id)
+    named = (terminal.details or {}).get("job_id") if isinstance(terminal, Error) else None
+    return JobId(named) if isinstance(named, str) else None
+
+
+def index_of(terminal: Terminal) -> int:
+    """The utterance that a terminal message is about."""
+    if not isinstance(terminal, Error):
+        return terminal.utterance_index
+    index = (terminal.details or {}).get("utterance_index")
+    return index if isinstance(index, int) and index >= 0 else 0

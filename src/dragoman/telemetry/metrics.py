@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter as Tally
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -46,6 +46,8 @@ class Metrics(Collector):
     def __init__(self) -> None:
         self.jobs: Tally[str] = Tally()
         """Jobs ended, by state."""
+        self.store_failures: Callable[[], Mapping[str, int]] = dict
+        """What went wrong with the store, by kind; looked up when somebody asks."""
         self.dispatch_seconds = Distribution(_DISPATCH_BUCKETS)
         self.job_duration_seconds = Distribution(_DURATION_BUCKETS)
         self.registry = registry = CollectorRegistry()
@@ -56,6 +58,24 @@ class Metrics(Collector):
             "dragoman_late_results", "Results of attempts that are over, or not the sender's", registry=registry
         )
         self.lapsed_slots = Counter("dragoman_lapsed_slots", "Slots whose lease ran out", registry=registry)
+        self.leaked_slots = Counter(
+            "dragoman_leaked_slots", "Slots that no job relied on, found by the audit", registry=registry
+        )
+        self.letters_lost = Counter(
+            "dragoman_letters_lost", "Notes to other instances that could not be posted", registry=registry
+        )
+        self.notes_expired = Counter(
+            "dragoman_notes_expired", "Notes of other instances that came too late", registry=registry
+        )
+        self.dead_letters = Counter(
+            "scheduler_phase2_dlq_moved", "Notes of other instances put aside as undeliverable", registry=registry
+        )
+        self.inbox_pending = Gauge(
+            "scheduler_phase2_inbox_pending", "Letters to this instance that were not seen to", registry=registry
+        )
+        self.inbox_lag_seconds = Gauge(
+            "dragoman_inbox_lag_seconds", "Age of the last letter when it was read", registry=registry
+        )
         self.bad_messages = Counter("dragoman_bad_messages", "Messages not understood", ["peer"], registry=registry)
         self.model_unavailable = Counter(
             "dragoman_model_unavailable", "Reports of a missing model", ["outcome"], registry=registry
@@ -70,6 +90,10 @@ class Metrics(Collector):
         for state, count in sorted(self.jobs.items()):
             jobs.add_metric([state], count)
         yield jobs
+        failures = CounterMetricFamily("dragoman_store_failures", "Errors of the store, by kind", labels=["kind"])
+        for kind, count in sorted(self.store_failures().items()):
+            failures.add_metric([kind], count)
+        yield failures
         for name, text, seen in (
             ("dragoman_dispatch_seconds", "From an utterance to its job_assign", self.dispatch_seconds),
             ("dragoman_job_duration_seconds", "From an utterance to its end", self.job_duration_seconds),

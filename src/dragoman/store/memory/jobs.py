@@ -1,33 +1,29 @@
-"""How is everything remembered when there is one instance and nothing else? In dictionaries, by the store's rules."""
+"""How are jobs and the slots of nodes remembered in one process? In dictionaries, by the store's rules."""
 
 from __future__ import annotations
 
-import hmac
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
 from dragoman.clock import Clock
-from dragoman.core.ids import JobId, NodeId, SessionId
+from dragoman.core.ids import InstanceId, JobId, NodeId
 from dragoman.core.job import Candidate, JobRequest
 from dragoman.core.lifecycle import ENDED, SOURCES, JobState
 from dragoman.protocol.session_messages import MissingResult, Terminal, TranslationResult
 from dragoman.store.interface import (
     AllFull,
+    Hold,
     Job,
     Known,
-    Lapsed,
     Moved,
-    NoResume,
-    Parked,
     Placement,
     Release,
     Reserved,
-    Resumed,
-    SessionRecord,
+    Restored,
     Slots,
     Stale,
 )
@@ -41,6 +37,7 @@ _ENDED_JOB_BYTES: Final = 1024
 @dataclass(slots=True)
 class _Job:
     request: JobRequest | None
+    owner: InstanceId
     state: JobState = JobState.CREATED
     attempt: int = 0
     node_id: NodeId | None = None
@@ -56,17 +53,8 @@ class _Hold:
     """Since when the attempt is over while the node may still be at work on it."""
 
 
-@dataclass(slots=True)
-class _Session:
-    record: SessionRecord
-    token: bytes
-    previous_token: bytes | None = None
-    parked: list[Parked] = field(default_factory=list)
-    forget_ms: int | None = None
-
-
-class MemoryStore:
-    """The store of the embedded default. Two apps that share one are a cluster in one process."""
+class MemoryJobs:
+    """See Jobs."""
 
     def __init__(self, clock: Clock, *, retained_bytes_max: int) -> None:
         self._clock = clock
@@ -78,16 +66,17 @@ class MemoryStore:
         self._retained: OrderedDict[JobId, int] = OrderedDict()
         """Those of them that have their result still, with its size."""
         self._holds: dict[NodeId, dict[JobId, _Hold]] = {}
-        self._sessions: dict[SessionId, _Session] = {}
 
     # --- jobs and slots
 
-    async def open_job(self, request: JobRequest, ranking: Sequence[Candidate], lease_ms: int) -> Known | Placement:
+    async def open_job(
+        self, request: JobRequest, owner: InstanceId, ranking: Sequence[Candidate], lease_ms: int
+    ) -> Known | Placement:
         """See Store."""
         known = self._find(request.job_id)
         if known is not None:
             return Known(self._snapshot(request.job_id, known))
-        job = self._jobs[request.job_id] = _Job(request)
+        job = self._jobs[request.job_id] = _Job(request, owner)
         return self._reserve(job, request.job_id, ranking, lease_ms)
 
     async def reserve_slot(
@@ -130,8 +119,12 @@ class MemoryStore:
         """See Store."""
         job = self._find(job_id)
         if job is None or job.attempt != attempt or job.state not in SOURCES[to]:
+            if release and node_id is not None:
+                await self.release_slot(node_id, job_id, attempt)
             return _stale(job)
         if node_id is not None and job.node_id != node_id:
+            if release:
+                await self.release_slot(node_id, job_id, attempt)
             return _stale(job)
         self._leave_node(job, job_id, release=release)
         job.state = to
@@ -155,13 +148,14 @@ class MemoryStore:
         return Release.RELEASED
 
     async def renew_slots(
-        self, node_id: NodeId, running: Sequence[JobId] | None, lease_ms: int, *, orphaned_before_ms: int
+        self, node_id: NodeId, running: Sequence[JobId] | None, lease_ms: int, *, orphaned_for_ms: int
     ) -> Slots:
         """See Store."""
         holds = self._holds.get(node_id)
         if not holds:
             return Slots(0)
-        until_ms = self._clock.now_ms() + lease_ms
+        now_ms = self._clock.now_ms()
+        until_ms = now_ms + lease_ms
         if running is None:
             listed = {job_id for job_id, hold in holds.items() if hold.orphaned_ms is None}
             over: list[JobId] = []
@@ -170,23 +164,26 @@ class MemoryStore:
             over = [
                 job_id
                 for job_id, hold in holds.items()
-                if job_id not in listed and hold.orphaned_ms is not None and hold.orphaned_ms <= orphaned_before_ms
+                if job_id not in listed
+                and hold.orphaned_ms is not None
+                and hold.orphaned_ms + orphaned_for_ms <= now_ms
             ]
         for job_id in listed:
-            holds[job_id].lease_ms = until_ms
+            holds[job_id].lease_ms = max(holds[job_id].lease_ms, until_ms)
+        released = tuple([(job_id, holds[job_id].attempt) for job_id in over])
         for job_id in over:
             self._drop_hold(node_id, job_id)
-        return Slots(len(self._holds.get(node_id, ())), len(over))
+        return Slots(len(self._holds.get(node_id, ())), released)
 
     async def count_slots(self, node_ids: Sequence[NodeId]) -> tuple[int, ...]:
         """See Store."""
         return tuple([len(self._holds.get(node_id, ())) for node_id in node_ids])
 
-    async def lapse_slots(self) -> tuple[Lapsed, ...]:
+    async def lapse_slots(self) -> tuple[Hold, ...]:
         """See Store."""
         now_ms = self._clock.now_ms()
         lapsed = tuple(
-            Lapsed(node_id, job_id, hold.attempt)
+            Hold(node_id, job_id, hold.attempt)
             for node_id, holds in self._holds.items()
             for job_id, hold in holds.items()
             if hold.lease_ms <= now_ms
@@ -195,51 +192,60 @@ class MemoryStore:
             self._drop_hold(node_id, job_id)
         return lapsed
 
-    # --- sessions
-
-    async def open_session(self, record: SessionRecord, token_digest: bytes) -> None:
+    async def adopt_job(self, job_id: JobId, dead: InstanceId, owner: InstanceId) -> Job | None:
         """See Store."""
-        self._sessions[record.session_id] = _Session(record, token_digest)
+        job = self._find(job_id)
+        if job is None:
+            return None
+        if job.owner == dead and job.state not in ENDED:
+            job.owner = owner
+        return self._snapshot(job_id, job)
 
-    async def resume_session(
-        self, session_id: SessionId, token_digest: bytes, next_digest: bytes
-    ) -> Resumed | NoResume:
+    async def restore_job(
+        self, request: JobRequest, owner: InstanceId, state: JobState, attempt: int, node_id: NodeId | None
+    ) -> Restored:
         """See Store."""
-        session = self._find_session(session_id)
-        if session is None:
-            return NoResume.UNKNOWN
-        if not any(token and hmac.compare_digest(token, token_digest) for token in _good_tokens(session)):
-            return NoResume.WRONG_TOKEN
-        session.previous_token, session.token = token_digest, next_digest
-        session.forget_ms = None
-        parked, session.parked = tuple(session.parked), []
-        return Resumed(session.record, parked)
+        job = self._find(request.job_id)
+        if job is not None and (job.owner != owner or job.state in ENDED):
+            return Restored.TAKEN
+        if job is not None and job.attempt >= attempt:
+            # Within an attempt the owner can only be ahead by its failure.
+            is_behind = job.attempt == attempt and state is JobState.CREATED and job.state is not JobState.CREATED
+            if not is_behind:
+                return Restored.KEPT
+        self._jobs[request.job_id] = _Job(request, owner, state, attempt, node_id)
+        return Restored.RESTORED
 
-    async def confirm_session(self, session_id: SessionId) -> None:
+    async def restore_slots(self, node_id: NodeId, holds: Sequence[tuple[JobId, int]], lease_ms: int) -> Slots:
         """See Store."""
-        session = self._sessions.get(session_id)
-        if session is not None:
-            session.previous_token = None
+        known = self._holds.setdefault(node_id, {})
+        until_ms = self._clock.now_ms() + lease_ms
+        for job_id, attempt in holds:
+            known.setdefault(job_id, _Hold(attempt, until_ms))
+        if not known:
+            del self._holds[node_id]
+        return Slots(len(known))
 
-    async def park_terminals(self, session_id: SessionId, parked: Sequence[Parked], keep_ms: int) -> None:
+    async def idle_holds(self, node_ids: Sequence[NodeId]) -> tuple[Hold, ...]:
         """See Store."""
-        session = self._find_session(session_id)
-        if session is not None:
-            session.parked.extend(parked)
-            session.forget_ms = self._clock.now_ms() + keep_ms
+        return tuple(
+            Hold(node_id, job_id, hold.attempt)
+            for node_id in node_ids
+            for job_id, hold in self._holds.get(node_id, {}).items()
+            if hold.orphaned_ms is None and not self._is_at(job_id, node_id, hold.attempt)
+        )
 
-    async def close_session(self, session_id: SessionId) -> None:
+    async def orphan_slot(self, hold: Hold, lease_ms: int) -> None:
         """See Store."""
-        self._sessions.pop(session_id, None)
+        held = self._holds.get(hold.node_id, {}).get(hold.job_id)
+        if held is not None and held.attempt == hold.attempt:
+            now_ms = self._clock.now_ms()
+            held.orphaned_ms = now_ms
+            held.lease_ms = min(held.lease_ms, now_ms + lease_ms)
 
-    async def sweep(self) -> None:
-        """See Store."""
-        now_ms = self._clock.now_ms()
+    def _sweep_jobs(self, now_ms: int) -> None:
         while self._ended and self._jobs[oldest := next(iter(self._ended))].forget_ms <= now_ms:
             self._forget(oldest)
-        gone = [key for key, held in self._sessions.items() if held.forget_ms is not None and held.forget_ms <= now_ms]
-        for session_id in gone:
-            del self._sessions[session_id]
 
     # --- how
 
@@ -264,11 +270,11 @@ class MemoryStore:
     def _leave_node(self, job: _Job, job_id: JobId, *, release: bool) -> None:
         if job.node_id is None:
             return
-        if release:
-            self._drop_hold(job.node_id, job_id)
-        else:
-            hold = self._holds.get(job.node_id, {}).get(job_id)
-            if hold is not None:
+        hold = self._holds.get(job.node_id, {}).get(job_id)
+        if hold is not None and hold.attempt == job.attempt:
+            if release:
+                self._drop_hold(job.node_id, job_id)
+            else:
                 hold.orphaned_ms = self._clock.now_ms()
         job.node_id = None
 
@@ -279,18 +285,16 @@ class MemoryStore:
             if not holds:
                 del self._holds[node_id]
 
+    def _is_at(self, job_id: JobId, node_id: NodeId, attempt: int) -> bool:
+        job = self._jobs.get(job_id)
+        return job is not None and job.node_id == node_id and job.attempt == attempt
+
     def _find(self, job_id: JobId) -> _Job | None:
         job = self._jobs.get(job_id)
         if job is not None and job.state in ENDED and job.forget_ms <= self._clock.now_ms():
             self._forget(job_id)
             return None
         return job
-
-    def _find_session(self, session_id: SessionId) -> _Session | None:
-        session = self._sessions.get(session_id)
-        if session is not None and session.forget_ms is not None and session.forget_ms <= self._clock.now_ms():
-            return None
-        return session
 
     def _forget(self, job_id: JobId) -> None:
         del self._jobs[job_id]
@@ -312,15 +316,11 @@ class MemoryStore:
             self._forget(next(iter(self._ended)))
 
     def _snapshot(self, job_id: JobId, job: _Job) -> Job:
-        return Job(job_id, job.request, job.state, job.attempt, job.node_id, job.terminal)
+        return Job(job_id, job.owner, job.request, job.state, job.attempt, job.node_id, job.terminal)
 
 
 def _stale(job: _Job | None) -> Stale:
     return Stale(None, 0) if job is None else Stale(job.state, job.attempt)
-
-
-def _good_tokens(session: _Session) -> tuple[bytes | None, ...]:
-    return session.token, session.previous_token
 
 
 def _size(terminal: Terminal) -> int:

@@ -1,0 +1,71 @@
+"""How does a live job move in the store, when the store may have lost what it knew?
+
+A store that failed over, or started from nothing, may have lost its last writes. An attempt's number never goes back,
+so whoever has the higher one knows more: what the store lost, it is told again, and the move is tried once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dragoman.core.ids import InstanceId, NodeId
+from dragoman.core.lifecycle import ENDED, JobState
+from dragoman.dispatch.live_jobs import LiveJob, LiveJobs, ids
+from dragoman.protocol.session_messages import Terminal
+from dragoman.store.interface import Moved, Restored, Stale, Store
+from dragoman.telemetry.logs import get_logger
+
+log = get_logger("dispatch")
+
+
+class Moves:
+    """The moves of this instance's live jobs."""
+
+    def __init__(self, store: Store, me: InstanceId, jobs: LiveJobs, drop: Callable[[LiveJob], None]) -> None:
+        self._store = store
+        self._me = me
+        self._jobs = jobs
+        self._drop = drop
+
+    async def requeue(self, job: LiveJob, *, release: bool) -> bool:
+        """Note that the attempt is over. False when it was not the current one, or the job has ended."""
+        attempt = job.attempt
+        moved = await self._store.requeue_job(job.id, attempt, release=release)
+        if isinstance(moved, Stale) and await self.reconcile(job, attempt, moved):
+            moved = await self._store.requeue_job(job.id, attempt, release=release)
+        return isinstance(moved, Moved) and self._jobs.get(job.id) is job
+
+    async def end(
+        self, job: LiveJob, node_id: NodeId | None, to: JobState, terminal: Terminal, *, keep_ms: int, release: bool
+    ) -> bool:
+        """End a job. False when it has ended, is another's, or not at this attempt."""
+        attempt = job.attempt
+        moved = await self._store.end_job(job.id, attempt, node_id, to, terminal, release=release, keep_ms=keep_ms)
+        if isinstance(moved, Stale) and await self.reconcile(job, attempt, moved):
+            moved = await self._store.end_job(job.id, attempt, node_id, to, terminal, release=release, keep_ms=keep_ms)
+        return isinstance(moved, Moved) and self._jobs.get(job.id) is job
+
+    async def reconcile(self, job: LiveJob, attempt: int, stale: Stale) -> bool:
+        """The store does not know this attempt of a job. Tell it what we know, if that is more; True if it took that.
+
+        A job that is another instance's by now is dropped here.
+        """
+        if self._jobs.get(job.id) is not job or job.attempt != attempt:
+            return False
+        if stale.state is not None and (stale.attempt >= attempt or stale.state in ENDED):
+            return False
+        return await self.restore(job)
+
+    async def restore(self, job: LiveJob) -> bool:
+        """Write again what is known here of a job. False: it is another instance's, and was dropped here."""
+        match await self._store.restore_job(job.request, self._me, job.state, job.attempt, job.node_id):
+            case Restored.TAKEN:
+                log.warning("job is another instance's by now", **ids(job))
+                if self._jobs.get(job.id) is job:
+                    self._drop(job)
+                return False
+            case Restored.RESTORED:
+                log.warning("the store had lost a job", **ids(job))
+                return True
+            case Restored.KEPT:
+                return True

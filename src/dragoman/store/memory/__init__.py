@@ -1,0 +1,1 @@
+"""The store of the embedded default: everything in this process."""
