@@ -70,6 +70,7 @@ class App:
             async with asyncio.timeout(_LEAVE_S):
                 await self.cluster.inbox.retry()
                 if not len(self.parts.dispatcher.jobs):
+                    await self.cluster.inbox.close()
                     await self.parts.store.leave(self.parts.instance_id)
         except (StoreDownError, TimeoutError) as error:
             log.warning("could not say that this instance stops", why=str(error))
@@ -85,6 +86,7 @@ class App:
                 if not mailbox.assignments:
                     mailbox.close(CLOSE_RESTART, "the instance stops; connect to another")
             await asyncio.sleep(_SEND_AWAY_S)
+            log.info("XXX", left={n: {j: (a.attempt,a.owner,self.parts.clock.now_ms()-a.given_ms) for j,a in m.assignments.items()} for n,m in self.parts.router.nodes.items()}, jobs=[(j.id,str(j.state),j.node_id,j.attempt) for j in self.parts.dispatcher.jobs][:5])
 
 
 @asynccontextmanager
@@ -157,8 +159,8 @@ async def _running(settings: Settings, store: Store, clock: Clock, rng: Random) 
             finally:
                 await server.close()
                 parts.dispatcher.alarms.stop()
-                await app.leave()
                 for task in loops:
                     task.cancel()
+                await app.leave()
     finally:
         await store.close()

@@ -38,7 +38,9 @@ def test_all_that_is_known_of_a_node_is_together(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_all_that_an_instance_leaves_is_together(name: str) -> None:
     dead = InstanceId(name)
-    assert are_together(keys.inbox(dead), keys.sessions_of(dead), keys.estate(dead), keys.dead_letters(dead))
+    assert are_together(
+        keys.inbox(dead), keys.closed(dead), keys.sessions_of(dead), keys.estate(dead), keys.dead_letters(dead)
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -49,6 +51,6 @@ def test_things_of_different_kinds_never_share_a_key(name: str) -> None:
         *(keys.slots(node_id), keys.over(node_id), keys.node_owner(node_id), keys.snapshot(node_id)),
         *(keys.node_presence(node_id), keys.capabilities(node_id), keys.session(session_id)),
         *(keys.session_owner(session_id), keys.presence(dead), keys.estate(dead), keys.sessions_of(dead)),
-        *(keys.inbox(dead), keys.dead_letters(dead)),
+        *(keys.inbox(dead), keys.closed(dead), keys.dead_letters(dead)),
     ]
     assert len(set(named)) == len(named)

@@ -14,16 +14,17 @@ from dragoman.core.ids import InstanceId, JobId
 from dragoman.core.lifecycle import JobState
 from dragoman.core.node import NodeStatus
 from dragoman.protocol.session_messages import MissingResult, TranslationResult
-from dragoman.store.interface import Hold, Known, Moved, Place, Reserved, StoreDownError
+from dragoman.store.interface import NOBODY, Hold, Known, Moved, Place, Reserved, Resumed, StoreDownError
 from dragoman.store.redis.store import RedisStore
 from dragoman.store.registry import Renewal
-from tests.support.builders import a_ranking, a_record, a_request, a_result, an_error
+from tests.support.builders import a_parked, a_ranking, a_record, a_request, a_result, an_error
 from tests.support.clock import ManualClock
 from tests.support.store_steps import J1, J2, KEEP_MS, LEASE_MS, N1, N2, S1, A, B, C, a_snapshot, an_instance, bring_to
 from tests.support.stores import make_redis_store, single_url
 from tests.support.time_machine import age, clear
 
 HOUR_MS = 3_600_000
+OWNER_TTL_MS = 45_000
 JOB_TTL_MS = 600_000
 KB = 1024
 TOKEN = bytes(32)
@@ -167,6 +168,18 @@ async def test_a_node_is_looked_at_again_when_its_next_lease_runs_out(pair: Pair
     assert await store.lapse_slots() == (Hold(N1, J1, 1),)
     looked_at_ms = await store._servers.call(due, "ZSCORE", due, N1)
     assert looked_at_ms == await store._servers.call(slots, "ZSCORE", slots, J2)
+
+
+async def test_something_is_parked_for_a_session_whose_holder_has_not_renewed_it(pair: Pair) -> None:
+    await pair.first.open_session(a_record("s1"), TOKEN, A)
+    assert not await pair.first.park_terminals(S1, None, [a_parked(1)], KEEP_MS, seen=NOBODY)
+    await age(pair.first, pair.prefix, OWNER_TTL_MS)
+    assert await pair.first.session_owner(S1) is None
+    assert not await pair.first.park_terminals(S1, None, [a_parked(1)], KEEP_MS, seen=A)
+    assert await pair.first.park_terminals(S1, None, [a_parked(1)], KEEP_MS, seen=NOBODY)
+    resumed = await pair.second.resume_session(S1, TOKEN, TOKEN, B)
+    assert isinstance(resumed, Resumed)
+    assert (resumed.parked, resumed.previous) == ((a_parked(1),), None)
 
 
 # --- what other programs read

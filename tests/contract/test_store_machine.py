@@ -19,7 +19,7 @@ from dragoman.core.ids import InstanceId, JobId, NodeId, SessionId
 from dragoman.core.job import Candidate
 from dragoman.core.lifecycle import AT_A_NODE, ENDED, JobState
 from dragoman.protocol.session_messages import Terminal
-from dragoman.store.interface import Hold, Job, Known, NoResume, Owed, Place, Resumed, Slots, Store
+from dragoman.store.interface import ANYBODY, NOBODY, Hold, Job, Known, NoResume, Owed, Place, Resumed, Slots, Store
 from tests.support.builders import a_candidate, a_missing_result, a_parked, a_record, a_request, a_result, an_error
 from tests.support.store_machine import StoreMachine, as_set
 from tests.support.store_model import ModelJob, may_follow
@@ -35,6 +35,7 @@ TOKENS = tuple(bytes([number]) * 32 for number in range(3))
 jobs = st.sampled_from(JOBS)
 nodes = st.sampled_from(NODES)
 owners = st.sampled_from([A, A, B])
+seers = st.sampled_from([ANYBODY, ANYBODY, NOBODY, A, B])
 sessions = st.sampled_from(SESSIONS)
 tokens = st.sampled_from(TOKENS)
 rankings = st.lists(nodes, unique=True, max_size=3).map(
@@ -230,12 +231,12 @@ class SessionsMachine(StoreMachine):
         self.ask(lambda store: store.confirm_session(session_id))
         self.model.confirm_session(session_id)
 
-    @rule(session_id=sessions, owner=st.none() | owners, count=st.integers(0, 3), keep=keeps)
-    def park_terminals(self, session_id: SessionId, owner: InstanceId | None, count: int, keep: int) -> None:
+    @rule(session_id=sessions, owner=st.none() | owners, count=st.integers(0, 3), keep=keeps, seen=seers)
+    def park_terminals(self, session_id: SessionId, owner: InstanceId | None, count: int, keep: int, seen: str) -> None:
         self.before_time_passes()
         parked, keep_ms = [a_parked(serial + 1) for serial in range(count)], self.span_ms(keep)
-        answer = self.ask(lambda store: store.park_terminals(session_id, owner, parked, keep_ms))
-        assert answer == self.model.park_terminals(session_id, owner, parked, keep_ms)
+        answer = self.ask(lambda store: store.park_terminals(session_id, owner, parked, keep_ms, seen=seen))
+        assert answer == self.model.park_terminals(session_id, owner, parked, keep_ms, seen=seen)
 
     @rule(session_id=sessions, token=tokens, owner=owners, place=places)
     def restore_session(self, session_id: SessionId, token: bytes, owner: InstanceId, place: Place) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from dragoman.core.ids import InstanceId
-from dragoman.store.interface import NoResume, Owed, Parked, Place, Resumed, Store
+from dragoman.store.interface import NOBODY, NoResume, Owed, Parked, Place, Resumed, Store
 from tests.support.builders import a_parked, a_record, a_session_init
 from tests.support.store_steps import J1, J2, J3, KEEP_MS, S1, S2, A, B, C
 from tests.support.stores import OpenStore
@@ -110,6 +110,21 @@ async def test_something_is_parked_for_a_session_that_nobody_holds(store: Store)
     assert await store.park_terminals(S1, None, [unsent], KEEP_MS)
     resumed = await resume(store, FIRST, SECOND, B)
     assert resumed.parked == (a_parked(1), unsent)
+
+
+async def test_something_is_parked_for_a_session_of_a_dead_instance(store: Store) -> None:
+    await store.open_session(a_record("s1"), FIRST, A)
+    assert await store.park_terminals(S1, None, [a_parked(1)], KEEP_MS, seen=A)
+    assert (await resume(store, FIRST, SECOND, B)).parked == (a_parked(1),)
+
+
+@pytest.mark.parametrize("seen", [A, NOBODY])
+async def test_nothing_is_parked_for_a_session_that_somebody_has_resumed_meanwhile(store: Store, seen: str) -> None:
+    await store.open_session(a_record("s1"), FIRST, A)
+    await resume(store, FIRST, SECOND, B)
+    assert not await store.park_terminals(S1, None, [a_parked(1)], 0, seen=seen)
+    assert await store.session_owner(S1) == B
+    assert (await resume(store, SECOND, THIRD, C)).parked == ()
 
 
 async def test_what_is_parked_by_others_does_not_keep_a_session(opened: OpenStore) -> None:

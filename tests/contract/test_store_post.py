@@ -10,7 +10,7 @@ from msgspec import structs
 from dragoman.core.ids import InstanceId
 from dragoman.store.interface import Store
 from dragoman.store.post import Letter, Posting
-from tests.support.store_steps import J1, A, B, C
+from tests.support.store_steps import J1, A, B, C, an_instance
 from tests.support.stores import OpenStore
 
 IDLE_MS = 10_000
@@ -256,6 +256,37 @@ async def test_nothing_is_thrown_away_for_a_new_letter(opened: OpenStore) -> Non
     assert await store.post(A, b"more", is_new_work=False) is Posting.FULL
     store.acknowledge(A, [letters[0].id])
     assert await store.post(A, b"more", is_new_work=False) is Posting.POSTED
+
+
+# --- an inbox that nobody will read any more
+
+
+async def test_nothing_is_posted_to_an_inbox_that_was_closed(store: Store) -> None:
+    await post(store, b"x")
+    (letter,) = await receive(store)
+    store.acknowledge(A, [letter.id])
+    assert await store.close_inbox(A)
+    assert await store.post(A, b"x", is_new_work=True) is Posting.GONE
+    assert await store.post(A, b"x", is_new_work=False) is Posting.GONE
+    assert await store.post(B, b"x", is_new_work=False) is Posting.POSTED
+    assert await store.backlog(A) == 0
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+async def test_an_inbox_with_letters_that_were_not_seen_to_stays_open(store: Store, is_read: bool) -> None:
+    await post(store, b"x")
+    if is_read:
+        await receive(store)
+    assert not await store.close_inbox(A)
+    await post(store, b"y")
+    assert await store.backlog(A) == 2
+
+
+async def test_an_inbox_is_open_again_for_who_joins_under_its_name(store: Store) -> None:
+    assert await store.close_inbox(A)
+    assert await store.join(an_instance(A), SOON_MS)
+    await post(store, b"x")
+    assert payloads(await receive(store)) == [b"x"]
 
 
 # --- dead letters

@@ -101,6 +101,20 @@ async def test_who_leaves_is_not_listed_and_leaves_nothing(store: Store) -> None
     assert await store.sessions_of(B) == (S1,)
 
 
+async def test_it_can_be_asked_of_one_instance_whether_it_lives(opened: OpenStore) -> None:
+    store = opened.store
+    assert not await store.is_alive(A)
+    await store.join(an_instance(A), TTL_MS)
+    await store.join(an_instance(B), LONG_MS)
+    assert await store.is_alive(A)
+    await opened.advance(TTL_MS)
+    assert (await store.is_alive(A), await store.is_alive(B)) == (False, True)
+    await store.renew(an_instance(A), LONG_MS)
+    assert await store.is_alive(A)
+    await store.leave(A)
+    assert not await store.is_alive(A)
+
+
 # --- what a dead instance left
 
 

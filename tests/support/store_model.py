@@ -10,6 +10,7 @@ from dragoman.core.job import Candidate
 from dragoman.core.lifecycle import ENDED, MOVES, JobState
 from dragoman.protocol.session_messages import Terminal
 from dragoman.store.interface import (
+    ANYBODY,
     AllFull,
     Hold,
     Moved,
@@ -241,11 +242,13 @@ class StoreModel:
             session.tokens = {session.token}
 
     def park_terminals(
-        self, session_id: SessionId, owner: InstanceId | None, parked: Sequence[Parked], keep_ms: int
+        self, session_id: SessionId, owner: InstanceId | None, parked: Sequence[Parked], keep_ms: int, *, seen: str
     ) -> bool:
         """See Store."""
         session = self.sessions.get(session_id)
         if session is None or owner not in (session.owner, None):
+            return False
+        if owner is None and seen not in (ANYBODY, session.owner):
             return False
         session.parked.extend(parked)
         until_ms = self.now_ms + keep_ms

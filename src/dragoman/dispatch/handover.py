@@ -8,6 +8,7 @@ can tell again.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final
@@ -61,6 +62,12 @@ class Handover:
         self._clock = clock
         self._make_session = make_session
         self._asked: dict[SessionId, asyncio.Future[Yielded]] = {}
+        self._coming: Counter[SessionId] = Counter()
+        """Sessions that are on their way here, by how many connections ask for each."""
+        self._turns: dict[SessionId, bytes] = {}
+        """Of these, for which token the store gave each last."""
+        self._wanted: dict[SessionId, InstanceId] = {}
+        """Of these, who wants them already."""
 
     async def take_over(self, resumed: Resumed, digest: bytes, received: int | None) -> TakenOver:
         """Go on with a session that is not held here. `received`: how many terminal messages the client has had."""
@@ -97,6 +104,33 @@ class Handover:
         found.sort(key=lambda item: item[1])
         return TakenOver(session, tuple(sent.values()), tuple(found))
 
+    def begin(self, session_id: SessionId) -> None:
+        """A session may come here: nothing that is for it must miss it."""
+        self._coming[session_id] += 1
+        self._router.expect(session_id)
+
+    def note_turn(self, session_id: SessionId, digest: bytes) -> None:
+        """The store gave the session to who has this token next. Several may try at once: the last one has it."""
+        self._turns[session_id] = digest
+
+    def has_lost(self, session_id: SessionId, digest: bytes) -> bool:
+        """Whether the session was given to another connection meanwhile."""
+        return self._turns.get(session_id, digest) != digest
+
+    async def end(self, session_id: SessionId) -> None:
+        """The session is here, or does not come. What waited for that goes on."""
+        self._coming[session_id] -= 1
+        if self._coming[session_id]:
+            return
+        del self._coming[session_id]
+        self._turns.pop(session_id, None)
+        for job_id, index, terminal in self._router.arrived(session_id):
+            due_ms = await self._router.deliver(session_id, job_id, index, terminal)
+            self._dispatcher.watch_results(session_id, due_ms)
+        wanted_by = self._wanted.pop(session_id, None)
+        if wanted_by is not None:
+            await self.give_up(session_id, wanted_by)
+
     def go_on(self, session: Session, resumed: Resumed, digest: bytes) -> TakenOver:
         """Go on with a session that is held here."""
         session.token_digest = digest
@@ -114,8 +148,14 @@ class Handover:
             due_ms = await self._router.deliver(taken.session.id, job_id, index, terminal)
             self._dispatcher.watch_results(taken.session.id, due_ms)
 
-    def give_up(self, session_id: SessionId, to: InstanceId) -> None:
+    async def give_up(self, session_id: SessionId, to: InstanceId) -> None:
         """A session goes on at another instance: it gets what is held of it here."""
+        if self._router.is_expected(session_id):
+            self._wanted[session_id] = to
+            return
+        if await self._store.session_owner(session_id) == self._router.me:
+            log.info("session has come back meanwhile", session_id=session_id, wanted_by=to)
+            return
         session = self._router.sessions.pop(session_id, None)
         self._router.moved(session_id, to)
         if session is None:

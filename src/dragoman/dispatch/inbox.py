@@ -7,9 +7,9 @@ tried again with its letter, and put aside when it has failed too often.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from dragoman.cluster.membership import Membership
 from dragoman.core.ids import InstanceId, JobId, NodeId
@@ -42,7 +42,7 @@ from dragoman.protocol.letters import (
 from dragoman.protocol.node_messages import JobResult
 from dragoman.routing.errands import Errands, begin_all
 from dragoman.store.interface import Hold, StoreDownError
-from dragoman.store.post import Letter
+from dragoman.store.post import Letter, Posting
 from dragoman.telemetry.logs import get_logger
 
 log = get_logger("post")
@@ -52,6 +52,8 @@ _NOTE_TTL_MS: Final = 60_000
 """A note that is older, and has no time of its own, is about something long past."""
 _HUNGRY_MAX_MS: Final = 5_000
 _RETRIES_MAX: Final = 10_000
+_CLOSING_IDLE_MS: Final = 500
+_CLOSING_PAUSE_S: Final = 0.05
 _IN_HAND_MAX: Final = 1000
 """Letters that are being seen to at a time."""
 
@@ -127,6 +129,16 @@ class Inbox:
         finally:
             self._in_hand -= 1
             self._has_room.set()
+
+    async def close(self) -> None:
+        """See to what is still there, and let nobody post any more. What fails until then is left to others."""
+        me, count = self._router.me, self._policy.count
+        while not await self._store.close_inbox(me):
+            letters = await self._store.receive(me, count, 0)
+            letters = letters or await self._store.unacknowledged(me, me, _CLOSING_IDLE_MS, count)
+            for letter in letters:
+                await self.see_to(me, letter)
+            await asyncio.sleep(_CLOSING_PAUSE_S)
 
     async def inherit(self, dead: InstanceId) -> None:
         """See to the letters of an instance that died, those too that it had taken out."""
@@ -241,7 +253,7 @@ class Inbox:
                     session.tell(message)
             case Yield(session_id):
                 if inbox == self._router.me:
-                    self._handover.give_up(session_id, sender)
+                    await self._handover.give_up(session_id, sender)
                 elif sender != self._router.me:
                     # It was meant for an instance that died, and asks for what died with that.
                     self._router.outbox.post(sender, Yielded(session_id, is_known=False))
@@ -308,17 +320,26 @@ class Inbox:
         if not is_alive or holder not in (None, self._router.me):
             mailbox.close(CLOSE_POLICY, "the node connected elsewhere")
 
-    def _lost(self, to: InstanceId, note: Note, is_sure: bool) -> None:  # noqa: FBT001
+    def _lost(self, to: InstanceId, note: Note, posting: Posting | None) -> None:
         """A note could not be posted. What must not be lost is tried again; a job that got nowhere moves."""
         match note:
             case Assign():
                 attempt = note.job.attempt_id
-                unreached = Unreached(JobId(note.job.job_id), attempt, note.node_id, had_it=not is_sure)
+                unreached = Unreached(JobId(note.job.job_id), attempt, note.node_id, had_it=posting is None)
                 self._errands.run(self._again(unreached), "assignment lost")
+            case Ended(session_id, job_id, index, terminal) if posting is Posting.GONE:
+                delivering = self._router.deliver(session_id, job_id, index, terminal, gone=to)
+                self._errands.run(self._or_later(delivering, note), "end lost")
             case NodeSaid(_, JobResult()) | Ended() | Unreached() | Withdraw():
                 self._keep(note)
             case _:
                 log.debug("note dropped", note=type(note).__name__, to=to)
+
+    async def _or_later(self, delivering: Coroutine[Any, Any, int | None], note: Note) -> None:
+        try:
+            await delivering
+        except StoreDownError:
+            self._keep(note)
 
     def _keep(self, note: Note) -> None:
         if len(self._retries) < _RETRIES_MAX:

@@ -32,7 +32,7 @@ from dragoman.protocol.session_messages import (
 )
 from dragoman.routing.mailbox import Mailbox
 from dragoman.routing.session import Session
-from dragoman.store.interface import NoResume, Place, Resumed, SessionRecord, StoreDownError
+from dragoman.store.interface import Place, Resumed, SessionRecord, StoreDownError
 from dragoman.telemetry.logs import get_logger
 
 log = get_logger("session")
@@ -193,19 +193,28 @@ class SessionConnection(Connection):
     async def _resume(self, init: SessionInit, token: str) -> None:
         session_id = session_of(token)
         next_token, next_digest = make_token(session_id)
-        resumed = await self._parts.store.resume_session(session_id, digest_of(token), next_digest, self._instance_id)
-        if isinstance(resumed, NoResume):
-            text = "resume_token: not good, or the session has ended; open a new session without it"
-            self._say(Error(code=ErrorCode.INVALID_SESSION, message=text, details={"retryable": False}))
-            log.info("session not resumed", why=resumed)
-            return
-        await self._continue(init, resumed, next_token, next_digest)
+        store, handover = self._parts.store, self._parts.handover
+        handover.begin(session_id)
+        try:
+            resumed = await store.resume_session(session_id, digest_of(token), next_digest, self._instance_id)
+            if isinstance(resumed, Resumed):
+                handover.note_turn(session_id, next_digest)
+                await self._continue(init, resumed, next_token, next_digest)
+                return
+        finally:
+            await handover.end(session_id)
+        text = "resume_token: not good, or the session has ended; open a new session without it"
+        self._say(Error(code=ErrorCode.INVALID_SESSION, message=text, details={"retryable": False}))
+        log.info("session not resumed", why=resumed)
 
     async def _continue(self, init: SessionInit, resumed: Resumed, token: str, digest: bytes) -> None:
         router, handover = self._parts.router, self._parts.handover
         session = router.sessions.get(resumed.record.session_id)
         if session is None:
             taken = await handover.take_over(resumed, digest, init.terminals_received)
+            if handover.has_lost(taken.session.id, digest):
+                self._mailbox.close(CLOSE_DONE, "the session goes on on another connection")
+                return
         else:
             taken = handover.go_on(session, resumed, digest)
         session = router.sessions[resumed.record.session_id] = taken.session

@@ -105,10 +105,13 @@ class Utterances:
 
     async def _submit(self, session: Session, request: JobRequest) -> None:
         dispatcher = self._parts.dispatcher
+        was_told = not session.is_news(request.job_id)
         match await dispatcher.submit(request):
             case Accepted(_, state):
                 if state is JobState.CREATED or session.results.open_count > _WARN_AT * 1000:
                     self._warn(session)
+            case AlreadyKnown(job_id) if not was_told and not session.is_news(job_id):
+                pass  # its end was told while this was looked up, and answers this too
             case AlreadyKnown(job_id, state, terminal):
                 await self._repeat(session, request, job_id, state, terminal)
             case Refused(error):

@@ -19,7 +19,7 @@ log = get_logger("post")
 _LETTER_BYTES_MAX: Final = 1_000_000
 """A letter with more than one note is not larger."""
 
-OnLost: TypeAlias = Callable[[InstanceId, Note, bool], None]
+OnLost: TypeAlias = Callable[[InstanceId, Note, Posting | None], None]
 """Who it was for, the note, and whether it is sure that it did not get there."""
 
 
@@ -53,18 +53,17 @@ class Outbox:
         is_new_work = all(isinstance(note, Assign) for note, _ in notes)
         try:
             posting = await self._store.post(to, payload, is_new_work=is_new_work)
-            is_sure = True
         except StoreDownError as error:
             # It may have got there all the same: only the answer is missing.
-            is_sure = False
+            posting = None
             log.warning("letter not posted", to=to, notes=len(notes), why=str(error))
         else:
             if posting is Posting.POSTED:
                 return
-            log.warning("inbox is full", to=to, notes=len(notes))
+            log.warning("letter not posted", to=to, notes=len(notes), why=f"the inbox is {posting}")
         self._metrics.letters_lost.inc(len(notes))
         for note, _ in notes:
-            self.on_lost(to, note, is_sure)
+            self.on_lost(to, note, posting)
 
 
 def _parts(notes: list[Note]) -> Iterator[list[tuple[Note, bytes]]]:
@@ -81,5 +80,5 @@ def _parts(notes: list[Note]) -> Iterator[list[tuple[Note, bytes]]]:
     yield part
 
 
-def _forget(to: InstanceId, note: Note, is_sure: bool) -> None:  # noqa: FBT001
+def _forget(to: InstanceId, note: Note, posting: Posting | None) -> None:
     """Nobody wants to know."""

@@ -61,6 +61,8 @@ class Router:
         self._lease_ms = lease_ms
         self._session_homes: OrderedDict[SessionId, InstanceId] = OrderedDict()
         self._hinted: set[Session] = set()
+        self._arriving: dict[SessionId, list[tuple[JobId, int, Terminal]]] = {}
+        """Sessions that are about to be held here, with the ends that came too early for them."""
 
     # --- to nodes
 
@@ -114,10 +116,24 @@ class Router:
         if session is not None:
             session.begin(job_id, index)
 
-    async def deliver(self, session_id: SessionId, job_id: JobId, index: int, terminal: Terminal) -> int | None:
-        """Bring the end of a job to its session, once. Answers when something held back will be due."""
+    async def deliver(
+        self,
+        session_id: SessionId,
+        job_id: JobId,
+        index: int,
+        terminal: Terminal,
+        *,
+        gone: InstanceId | None = None,
+    ) -> int | None:
+        """Bring the end of a job to its session, once. Answers when something held back will be due.
+
+        `gone`: that instance is not there any more, even if the store still has it for the session's holder.
+        """
         session = self.sessions.get(session_id)
-        if session is not None and not session.is_news(job_id):
+        if session is None:
+            await self._deliver_elsewhere(session_id, job_id, index, terminal, gone)
+            return None
+        if not session.is_news(job_id):
             return session.results.due_ms()
         if isinstance(terminal, Error):
             return await self.deliver_error(session_id, index, terminal, job_id)
@@ -168,6 +184,18 @@ class Router:
         """Keep what a session without a connection is owed. False: another instance holds the session."""
         return await self._store.park_terminals(session.id, self.me, parked, self.resume_window_ms)
 
+    def expect(self, session_id: SessionId) -> None:
+        """A session is about to be held here: what comes for it waits until then."""
+        self._arriving.setdefault(session_id, [])
+
+    def is_expected(self, session_id: SessionId) -> bool:
+        """Whether a session is about to be held here."""
+        return session_id in self._arriving
+
+    def arrived(self, session_id: SessionId) -> list[tuple[JobId, int, Terminal]]:
+        """It is held here now, or not after all. Answers what waited for it: job, utterance index, message."""
+        return self._arriving.pop(session_id, [])
+
     def moved(self, session_id: SessionId, home: InstanceId) -> None:
         """A session goes on at another instance."""
         self._session_homes[session_id] = home
@@ -186,12 +214,18 @@ class Router:
 
     # --- how
 
-    async def _deliver_elsewhere(self, session_id: SessionId, job_id: JobId, index: int, terminal: Terminal) -> None:
+    async def _deliver_elsewhere(
+        self, session_id: SessionId, job_id: JobId, index: int, terminal: Terminal, gone: InstanceId | None = None
+    ) -> None:
+        waiting = self._arriving.get(session_id)
+        if waiting is not None:
+            waiting.append((job_id, index, terminal))
+            return
         home = self._session_homes.get(session_id)
-        if home is None or home not in self.peers:
+        if home in (None, gone) or home not in self.peers:
             home = await self._store.session_owner(session_id)
         # One that has just started may not be known as a peer yet.
-        if home not in (None, self.me) and (home in self.peers or await self._store.is_alive(home)):
+        if home not in (None, self.me, gone) and (home in self.peers or await self._store.is_alive(home)):
             self.moved(session_id, home)
             self.outbox.post(home, Ended(session_id, job_id, index, terminal))
             return

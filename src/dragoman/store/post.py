@@ -17,6 +17,8 @@ class Posting(StrEnum):
     POSTED = "posted"
     FULL = "full"
     """The inbox is near its bound: nothing unread is thrown away for new letters."""
+    GONE = "gone"
+    """Its instance has left in good order: nobody reads there any more."""
 
 
 class Letter(Struct, frozen=True, kw_only=True):
@@ -50,7 +52,7 @@ class Post(Protocol):
         ...
 
     async def receive(self, me: InstanceId, count: int, block_ms: int) -> tuple[Letter, ...]:
-        """New letters, the oldest first; waits for one for `block_ms` when there are none."""
+        """New letters, the oldest first; waits for one for `block_ms` (0: not at all) when there are none."""
         ...
 
     def acknowledge(self, inbox: InstanceId, ids: Sequence[str]) -> None:
@@ -67,6 +69,10 @@ class Post(Protocol):
 
     async def dead_letters(self, inbox: InstanceId, count: int) -> tuple[DeadLetter, ...]:
         """What was put aside, the oldest first."""
+        ...
+
+    async def close_inbox(self, me: InstanceId) -> bool:
+        """Nobody will read this inbox any more. False: letters lie in it, it stays open."""
         ...
 
     async def backlog(self, inbox: InstanceId) -> int:

@@ -32,6 +32,7 @@ class _Inbox:
     taken: dict[str, _Posted] = field(default_factory=dict)
     dead: deque[DeadLetter] = field(default_factory=lambda: deque(maxlen=_DEAD_MAX))
     arrival: asyncio.Event = field(default_factory=asyncio.Event)
+    is_closed: bool = False
 
 
 class MemoryPost:
@@ -45,6 +46,8 @@ class MemoryPost:
     async def post(self, to: InstanceId, payload: bytes, *, is_new_work: bool) -> Posting:
         """See Store."""
         inbox = self._inbox(to)
+        if inbox.is_closed:
+            return Posting.GONE
         if len(inbox.waiting) + len(inbox.taken) >= (_NEW_WORK_MAX if is_new_work else _LENGTH_MAX):
             return Posting.FULL
         self._serial += 1
@@ -103,6 +106,12 @@ class MemoryPost:
         """See Store."""
         return tuple(self._inbox(inbox).dead)[:count]
 
+    async def close_inbox(self, me: InstanceId) -> bool:
+        """See Store."""
+        inbox = self._inbox(me)
+        inbox.is_closed = not inbox.waiting and not inbox.taken
+        return inbox.is_closed
+
     async def backlog(self, inbox: InstanceId) -> int:
         """See Store."""
         box = self._inbox(inbox)
@@ -115,6 +124,9 @@ class MemoryPost:
             posted.taken_ms = now_ms
             inbox.taken[posted.letter.id] = posted
         return tuple(structs.replace(posted.letter, age_ms=now_ms - posted.posted_ms) for posted in taken)
+
+    def _open_inbox(self, of: InstanceId) -> None:
+        self._inbox(of).is_closed = False
 
     def _drop_inbox(self, of: InstanceId) -> None:
         inbox = self._inboxes.get(of)

@@ -8,6 +8,7 @@ from dragoman.store.memory.jobs import MemoryJobs
 from dragoman.store.memory.post import MemoryPost
 from dragoman.store.memory.registry import MemoryRegistry
 from dragoman.store.memory.sessions import MemorySessions
+from dragoman.store.registry import Instance
 
 
 class MemoryStore(MemoryJobs, MemorySessions, MemoryRegistry, MemoryPost):
@@ -24,6 +25,11 @@ class MemoryStore(MemoryJobs, MemorySessions, MemoryRegistry, MemoryPost):
 
     async def close(self) -> None:
         """See Store."""
+
+    async def join(self, instance: Instance, ttl_ms: int) -> bool:
+        """See Store."""
+        self._open_inbox(instance.id)
+        return await MemoryRegistry.join(self, instance, ttl_ms)
 
     async def leave(self, instance_id: InstanceId) -> None:
         """See Store."""

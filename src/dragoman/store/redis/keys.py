@@ -63,6 +63,10 @@ class Keys:
         """A stream: letters to an instance."""
         return self._tagged(b":streams:{instance:", instance_id) + b":inbox"
 
+    def closed(self, instance_id: InstanceId) -> bytes:
+        """A string, there when nobody will read the inbox of an instance any more."""
+        return self._tagged(b":streams:{instance:", instance_id) + b":closed"
+
     def dead_letters(self, instance_id: InstanceId) -> bytes:
         """A stream: letters to an instance that could not be delivered."""
         return self._tagged(b":streams:{instance:", instance_id) + b":dlq"

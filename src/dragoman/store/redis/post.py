@@ -19,9 +19,12 @@ _DEAD_TTL_MS: Final = 7 * 86_400_000
 _NEW_WORK_PART: Final = 0.8
 """How full an inbox may be when new work is still put into it. The rest is for what ends work."""
 
-_POST = load_script("post")
+_CLOSED_TTL_MS: Final = 60_000
 
-SCRIPTS = (_POST,)
+_POST = load_script("post")
+_CLOSE = load_script("close_inbox")
+
+SCRIPTS = (_POST, _CLOSE)
 
 
 class RedisPost:
@@ -51,7 +54,8 @@ class RedisPost:
         """See Store."""
         self._time.check()
         limit = int(self._length_max * _NEW_WORK_PART) if is_new_work else self._length_max
-        answer = await self._servers.run(_POST, (self._keys.inbox(to),), (limit, payload, _INBOX_TTL_MS))
+        keys = (self._keys.inbox(to), self._keys.closed(to))
+        answer = await self._servers.run(_POST, keys, (limit, payload, _INBOX_TTL_MS))
         return Posting(answer.decode())
 
     async def receive(self, me: InstanceId, count: int, block_ms: int) -> tuple[Letter, ...]:
@@ -91,6 +95,11 @@ class RedisPost:
         key = self._keys.dead_letters(inbox)
         entries = await self._servers.call(key, "XRANGE", key, "-", "+", "COUNT", count)
         return tuple(_dead(entry.decode(), dict(zip(flat[::2], flat[1::2], strict=False))) for entry, flat in entries)
+
+    async def close_inbox(self, me: InstanceId) -> bool:
+        """See Store."""
+        keys = (self._keys.inbox(me), self._keys.closed(me))
+        return bool(await self._servers.run(_CLOSE, keys, (_CLOSED_TTL_MS,)) == b"closed")
 
     async def backlog(self, inbox: InstanceId) -> int:
         """See Store."""
@@ -133,12 +142,14 @@ class RedisPost:
 
     async def _make_group(self, key: bytes) -> None:
         """Make the consumer group, from the beginning: what came before it was there is for it too."""
+        making = self._servers.call(key, "XGROUP", "CREATE", key, self._group, "0", "MKSTREAM")
+        # At once: if this is cancelled meanwhile, the stream must not stay for ever.
+        self._servers.tell(key, "PEXPIRE", key, _INBOX_TTL_MS)
         try:
-            await self._servers.call(key, "XGROUP", "CREATE", key, self._group, "0", "MKSTREAM")
+            await making
         except CommandError as error:
             if "BUSYGROUP" not in str(error):
                 raise
-        self._servers.tell(key, "PEXPIRE", key, _INBOX_TTL_MS)
 
     def _letter(self, entry: bytes, flat: list[bytes] | None, *, deliveries: int) -> Letter:
         fields = dict(zip(flat[::2], flat[1::2], strict=False)) if flat else {}

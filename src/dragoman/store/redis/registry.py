@@ -72,7 +72,8 @@ class RedisRegistry:
 
     async def join(self, instance: Instance, ttl_ms: int) -> bool:
         """See Store."""
-        key = self._keys.presence(instance.id)
+        key, closed = self._keys.presence(instance.id), self._keys.closed(instance.id)
+        await self._servers.call(closed, "DEL", closed)
         begun_s = asyncio.get_running_loop().time()
         taken = await self._servers.call(key, "SET", key, write_instance(instance), "PX", ttl_ms, "NX")
         if taken is None:
