@@ -69,7 +69,8 @@ class App:
         try:
             async with asyncio.timeout(_LEAVE_S):
                 await self.cluster.inbox.retry()
-                if not len(self.parts.dispatcher.jobs):
+                # One whose id was taken has nothing to take leave of.
+                if not len(self.parts.dispatcher.jobs) and not self.failure.done():
                     await self.cluster.inbox.close()
                     await self.parts.store.leave(self.parts.instance_id)
         except (StoreDownError, TimeoutError) as error:
@@ -86,7 +87,6 @@ class App:
                 if not mailbox.assignments:
                     mailbox.close(CLOSE_RESTART, "the instance stops; connect to another")
             await asyncio.sleep(_SEND_AWAY_S)
-            log.info("XXX", left={n: {j: (a.attempt,a.owner,self.parts.clock.now_ms()-a.given_ms) for j,a in m.assignments.items()} for n,m in self.parts.router.nodes.items()}, jobs=[(j.id,str(j.state),j.node_id,j.attempt) for j in self.parts.dispatcher.jobs][:5])
 
 
 @asynccontextmanager

@@ -118,6 +118,9 @@ class Rounds:
         if self.parts.scheduler.phase2.node_snapshot.enabled:
             for node_id in await self.parts.directory.refresh():
                 await self.parts.rescue.node_lost(node_id)
+            ready, self.parts.directory.ready = self.parts.directory.ready, set()
+            for node_id in ready:
+                await self.parts.dispatcher.serve_waiting(node_id)
 
     async def _prune(self) -> None:
         await asyncio.sleep(_PRUNE_S)

@@ -241,7 +241,7 @@ def test_what_is_not_built_yet_is_said_in_one_sentence_each() -> None:
         }
     )
     sentences = unbuilt_features(asked)
-    assert len(sentences) == 4
-    for name, sentence in zip(("phase2", "phase3", "auth", "otlp_endpoint"), sentences, strict=True):
+    assert len(sentences) == 3
+    for name, sentence in zip(("phase3", "auth", "otlp_endpoint"), sentences, strict=True):
         assert name in sentence
         assert "not built yet" in sentence

@@ -89,7 +89,7 @@ async def test_of_two_instances_that_open_one_job_at_once_one_does(pair: Pair) -
         job = await pair.first.read_job(request.job_id)
         assert job is not None
         assert [isinstance(answer, Known) for answer in (first, second)] == [job.owner == B, job.owner == A]
-    held = [job for job in [await pair.first.read_job(it.job_id) for it in asked] if job and job.node_id]
+    held = [job for job in [await pair.second.read_job(it.job_id) for it in asked] if job and job.node_id]
     assert sum(await pair.first.count_slots([N1, N2])) == len(held)
     assert await pair.first.idle_holds([N1, N2]) == ()
 

@@ -40,6 +40,8 @@ class Directory:
         self._changed: dict[NodeId, None] = {}
         self.news = asyncio.Event()
         """Set while there is something that the others must know soon."""
+        self.ready: set[NodeId] = set()
+        """Nodes of others that have become ready since somebody last looked."""
         self._offline: OrderedDict[NodeId, int] = OrderedDict()
         """Nodes of others that are gone, by since when."""
         self.own_count: Callable[[NodeId], int] = _none
@@ -100,6 +102,12 @@ class Directory:
             self._set_offline(node_id)
         return nodes
 
+    def not_at(self, node_id: NodeId, home: InstanceId) -> None:
+        """An instance says that it has not got a node's connection. Until somebody else says so, nobody has."""
+        if self._router.node_homes.get(node_id) == home:
+            del self._router.node_homes[node_id]
+            self._set_offline(node_id)
+
     async def prune(self, older_ms: int) -> None:
         """Forget nodes that nobody has seen in so long."""
         before_ms = self._clock.now_ms() - older_ms
@@ -146,6 +154,9 @@ class Directory:
         else:
             self._router.node_homes.pop(node_id, None)
             self._offline[node_id] = now_ms
+        known = self._view.get(node_id)
+        if health.status is NodeStatus.READY and (known is None or known.health.status is not NodeStatus.READY):
+            self.ready.add(node_id)
         entry = self._view.put(snapshot.node, health)
         self._set_load(NodeLoad(node_id, snapshot.used, snapshot.load, snapshot.is_overloaded))
         for name, for_ms in snapshot.unavailable[:_UNAVAILABLE_MAX]:

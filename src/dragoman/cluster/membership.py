@@ -11,7 +11,7 @@ from typing import Any, Final
 from dragoman.clock import Clock
 from dragoman.cluster.directory import Directory
 from dragoman.core.capability import Need, Service
-from dragoman.core.ids import JobId, NodeId
+from dragoman.core.ids import InstanceId, JobId, NodeId
 from dragoman.core.node import (
     Health,
     HealthPolicy,
@@ -178,6 +178,10 @@ class Membership:
             self._set_health(node_id, gone)
         while len(self._offline) > self._policy.offline_max:
             self._forget_oldest()
+
+    def not_at(self, node_id: NodeId, home: InstanceId) -> None:
+        """Another instance has not got a node's connection, as we believed."""
+        self._directory.not_at(node_id, home)
 
     def scan(self) -> list[NodeId]:
         """Time went by: the nodes that have fallen silent since."""

@@ -122,7 +122,7 @@ class Dispatcher:
         if job.request is None or self.jobs.get(job.job_id) is not None:
             return
         live = self._begin(job.request)
-        live.attempt = job.attempt
+        live.attempt = live.failures = job.attempt
         log.warning("job adopted", state=job.state, **ids(live) | {"node_id": job.node_id})
         if job.node_id is None:
             await self.find_node(live)
@@ -219,10 +219,10 @@ class Dispatcher:
         else:
             self.tell_to_stop(node_id, job, reason)
         self.jobs.displace(job)
-        job.tried = (*job.tried, node_id)
+        job.failed(node_id, had_it=reason is not FailoverReason.UNREACHABLE)
         self.metrics.reassignments.labels(reason).inc()
         log.warning("attempt failed", reason=reason, **ids(job) | {"node_id": node_id})
-        if job.attempt > self.policy.failovers_max:
+        if job.is_hopeless(self.policy):
             text = f"{job.attempt} nodes failed at it, the last one by {reason.replace('_', ' ')}"
             error = self.answers.error(job.request, FAILURE_CODES[reason], text, is_retryable=True)
             await self.give_up(job, error, JobState.FAILED)

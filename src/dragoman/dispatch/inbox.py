@@ -243,7 +243,7 @@ class Inbox:
                 due_ms = await self._router.deliver(session_id, job_id, index, terminal)
                 self._dispatcher.watch_results(session_id, due_ms)
             case Unreached():
-                await self._unreached(note)
+                await self._unreached(sender, note)
             case TellNode(node_id, message):
                 if node_id in self._router.nodes:
                     self._router.tell_node(node_id, message)
@@ -283,7 +283,8 @@ class Inbox:
         now_ms = self._dispatcher.clock.now_ms()
         job_id, attempt = JobId(note.job.job_id), note.job.attempt_id
         if mailbox is None or is_inherited:
-            self._router.outbox.post(sender, Unreached(job_id, attempt, note.node_id, had_it=is_inherited))
+            unreached = Unreached(job_id, attempt, note.node_id, had_it=is_inherited, is_gone=mailbox is None)
+            self._router.outbox.post(sender, unreached)
             return
         known = mailbox.assignments.get(job_id)
         if known is not None and known.attempt >= attempt:
@@ -294,7 +295,9 @@ class Inbox:
             return
         self._router.outbox.post(sender, Unreached(job_id, attempt, note.node_id, had_it=False))
 
-    async def _unreached(self, note: Unreached) -> None:
+    async def _unreached(self, home: InstanceId | None, note: Unreached) -> None:
+        if note.is_gone and home is not None:
+            self._membership.not_at(note.node_id, home)
         job = self._dispatcher.jobs.get(note.job_id)
         if job is None or job.attempt != note.attempt or job.node_id != note.node_id:
             return
@@ -325,8 +328,14 @@ class Inbox:
         match note:
             case Assign():
                 attempt = note.job.attempt_id
-                unreached = Unreached(JobId(note.job.job_id), attempt, note.node_id, had_it=posting is None)
-                self._errands.run(self._again(unreached), "assignment lost")
+                unreached = Unreached(
+                    JobId(note.job.job_id),
+                    attempt,
+                    note.node_id,
+                    had_it=posting is None,
+                    is_gone=posting is Posting.GONE,
+                )
+                self._errands.run(self._again(unreached, to), "assignment lost")
             case Ended(session_id, job_id, index, terminal) if posting is Posting.GONE:
                 delivering = self._router.deliver(session_id, job_id, index, terminal, gone=to)
                 self._errands.run(self._or_later(delivering, note), "end lost")
@@ -347,12 +356,12 @@ class Inbox:
         else:
             log.error("too many notes wait to be posted, one was dropped", note=type(note).__name__)
 
-    async def _again(self, note: Note) -> None:
+    async def _again(self, note: Note, was_for: InstanceId | None = None) -> None:
         """Try again what could not be posted; who it is for may have changed."""
         try:
             match note:
                 case Unreached() if self._dispatcher.jobs.get(note.job_id) is not None:
-                    await self._unreached(note)
+                    await self._unreached(was_for, note)
                 case Ended(session_id, job_id, index, terminal):
                     await self._router.deliver(session_id, job_id, index, terminal)
                 case NodeSaid(_, JobResult(job_id=name)) | Unreached(job_id=name) | Withdraw(job_id=name):

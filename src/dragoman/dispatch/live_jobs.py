@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from dragoman.core.ids import JobId, NodeId, SessionId
 from dragoman.core.job import JobRequest
 from dragoman.core.lifecycle import JobState
 
 K = TypeVar("K")
+
+_UNREACHED_MAX: Final = 16
+"""Attempts that got to no node. They take no time, and nodes that cannot be reached are soon known as such."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,7 @@ class LiveJob:
     __slots__ = (
         "attempt",
         "due_ms",
+        "failures",
         "given_ms",
         "id",
         "node_id",
@@ -54,11 +58,22 @@ class LiveJob:
         self.node_id: NodeId | None = None
         self.tried: tuple[NodeId, ...] = ()
         """Nodes that failed at it."""
+        self.failures = 0
+        """How many attempts failed at a node. One that did not get to its node hurt nobody."""
         self.given_ms = 0
         """When it was given to its node."""
         self.wait_until_ms = 0
         self.due_ms: int | None = None
         """For when the alarm is set."""
+
+    def failed(self, node_id: NodeId, *, had_it: bool) -> None:
+        """An attempt failed at a node, or before it got there."""
+        self.tried = (*self.tried, node_id)
+        self.failures += had_it
+
+    def is_hopeless(self, policy: DispatchPolicy) -> bool:
+        """Whether it has had all its attempts."""
+        return self.failures > policy.failovers_max or self.attempt - self.failures > _UNREACHED_MAX
 
     def next_due_ms(self, policy: DispatchPolicy) -> int:
         """When something must be done about it if nothing happens before."""

@@ -79,6 +79,8 @@ class Unreached(_Note, tag="unreached", frozen=True, array_like=True):
     node_id: NodeId
     had_it: bool
     """Whether the node may be at work on it."""
+    is_gone: bool = False
+    """Whether the node is not connected where it was believed to be."""
 
 
 class Lapsed(_Note, tag="lapsed", frozen=True, array_like=True):

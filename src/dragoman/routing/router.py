@@ -250,6 +250,8 @@ class Router:
     async def _conclude(self, session: Session, to_park: list[Parked], numbered: list[Owed]) -> None:
         """Note what was sent, and keep what could not be."""
         self._store.note_place(session.id, session.place, numbered)
+        if passed_over := session.take_passed_over():
+            self._store.settle(session.id, passed_over)
         if to_park:
             await self._store.park_terminals(session.id, self.me, to_park, self._parking_ms(session))
 

@@ -65,6 +65,7 @@ class Session:
         self._hints: dict[JobId, tuple[JobRequest, UiEventKind, int]] = {}
         self._serial = place.serial
         self._unconfirmed: deque[Parked] = deque()
+        self._passed_over: list[JobId] = []
         self._ended: dict[JobId, None] = {}
         """The last jobs whose ends have come: another instance may tell of one twice."""
 
@@ -199,6 +200,11 @@ class Session:
                 left.append(item)
         return left, had
 
+    def take_passed_over(self) -> list[JobId]:
+        """Jobs whose ends were sent so long ago that no receipt is waited for any more."""
+        passed_over, self._passed_over = self._passed_over, []
+        return passed_over
+
     def keep(self, parked: list[Parked]) -> None:
         """What could not be parked is kept here, for a resume on this instance."""
         self._unconfirmed.extend(parked)
@@ -240,7 +246,9 @@ class Session:
     def _trim(self) -> None:
         # A client that reads but never answers a ping cannot make us keep its results for ever.
         if len(self._unconfirmed) > _UNCONFIRMED_MAX:
-            self._unconfirmed.popleft()
+            job_id = job_of(self._unconfirmed.popleft().message)
+            if job_id is not None:
+                self._passed_over.append(job_id)
 
 
 def job_of(terminal: Terminal) -> JobId | None:

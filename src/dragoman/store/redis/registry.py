@@ -53,6 +53,7 @@ class RedisRegistry:
         self._servers = servers
         self._keys = keys
         self._time = server_time
+        servers.on_up(self._time.doubt)
 
     @property
     def is_up(self) -> bool:

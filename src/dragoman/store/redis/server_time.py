@@ -23,6 +23,11 @@ class ServerTime:
         self.valid_until_s = math.inf
         """Time of the event loop; infinite for who announces nothing."""
 
+    def doubt(self) -> None:
+        """The server was away, and may have forgotten this instance: it must say that it lives before it does more."""
+        if self.valid_until_s != math.inf:
+            self.valid_until_s = 0.0
+
     def check(self) -> None:
         """Raise StoreDownError when this instance may not act."""
         if self._loop.time() > self.valid_until_s:
