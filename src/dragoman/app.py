@@ -139,7 +139,8 @@ async def _running(settings: Settings, store: Store, clock: Clock, rng: Random) 
     await store.open()
     try:
         async with asyncio.TaskGroup() as group:
-            instance = wire(settings, store, clock, rng, Errands(group))
+            errands = Errands()
+            instance = wire(settings, store, clock, rng, errands)
             parts, cluster = instance.parts, instance.cluster
             await cluster.presence.join()
             await cluster.estate.look()
@@ -162,5 +163,6 @@ async def _running(settings: Settings, store: Store, clock: Clock, rng: Random) 
                 for task in loops:
                     task.cancel()
                 await app.leave()
+                await errands.finish()
     finally:
         await store.close()

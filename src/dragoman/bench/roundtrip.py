@@ -26,6 +26,7 @@ from dragoman.children import Child, ChildError, free_port, instances
 
 NODES: Final = 64
 SLOTS: Final = 8
+_WORDS: Final = ("last_failure",)
 _SETTLE_S: Final = 0.3
 _OPENED_S: Final = 0.2
 _KNOWN_S: Final = 3.0
@@ -51,6 +52,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     jobs: int
     failures: int
+    last_failure: str
+    """What a session was told last, of those failures."""
     jobs_per_s: float
     server_us_per_job: float
     store_us_per_job: float
@@ -85,8 +88,10 @@ async def measure_floor(options: Options, on_run: Callable[[Run], None]) -> list
 
 def median_of(runs: Sequence[Run]) -> Run:
     """The median of each figure; of failures, all there were."""
-    figures = {name: median(getattr(run, name) for run in runs) for name in Run.__struct_fields__}
-    return Run(**{**figures, "jobs": int(figures["jobs"]), "failures": sum(run.failures for run in runs)})
+    figures = {name: median(getattr(run, name) for run in runs) for name in Run.__struct_fields__ if name not in _WORDS}
+    said = next((run.last_failure for run in reversed(runs) if run.failures), "")
+    counted = {"jobs": int(figures["jobs"]), "failures": sum(run.failures for run in runs), "last_failure": said}
+    return Run(**{**figures, **counted})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +105,9 @@ class _Load:
 
     def failures(self) -> int:
         return sum(speaker.failures for speaker in self.speakers)
+
+    def last_failure(self) -> str:
+        return next((speaker.last_failure for speaker in self.speakers if speaker.last_failure), "")
 
     def server_cpu_s(self) -> float:
         for server in self.servers:
@@ -117,8 +125,8 @@ async def _measure(
             speaker.speak()
         await asyncio.sleep(options.warm_up_s)
         if failures := running.failures():
-            last = next(speaker.last_failure for speaker in running.speakers if speaker.failures)
-            raise ChildError(f"{failures} jobs failed while warming up, so there is nothing to measure: {last}")
+            said = running.last_failure()
+            raise ChildError(f"{failures} jobs failed while warming up, so there is nothing to measure: {said}")
         for _ in range(options.runs):
             runs.append(await _run(running, options.run_s))
             on_run(runs[-1])
@@ -132,6 +140,8 @@ async def _run(running: _Load, run_s: float) -> Run:
     here = psutil.Process()
     running.latencies_s.clear()
     failures = running.failures()
+    for speaker in running.speakers:
+        speaker.last_failure = ""
     server_s, store_s, load_s = running.server_cpu_s(), running.store_cpu_s(), _cpu_s(here)
     began_s = time.perf_counter()
     await asyncio.sleep(run_s)
@@ -143,6 +153,7 @@ async def _run(running: _Load, run_s: float) -> Run:
     return Run(
         jobs=len(latencies_s),
         failures=running.failures() - failures,
+        last_failure=running.last_failure(),
         jobs_per_s=len(latencies_s) / wall_s,
         server_us_per_job=server_s / jobs * 1e6,
         store_us_per_job=store_s / jobs * 1e6,

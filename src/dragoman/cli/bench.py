@@ -212,6 +212,9 @@ def _print_table(what: str, found: Sequence[tuple[Options, list[Run]]]) -> None:
         _add_row(table, case, "median", median_of(runs), style="bold")
         table.add_section()
     Console(width=None if Console().is_terminal else 140).print(table)
+    for options, runs in found:
+        if said := median_of(runs).last_failure:
+            typer.echo(f"failed, {_named(options)}, the last one: {said}", err=True)
 
 
 def _add_row(table: Table, options: Options, name: str, run: Run, *, style: str | None = None) -> None:

@@ -24,7 +24,7 @@ from dragoman.core.view import FleetView, NodeEntry
 
 RANKING_MAX: Final = 4
 """Nodes in a ranking: enough that one of them is free when the view is a little old, few enough for one store call."""
-RANKING_SHARED_MAX: Final = 8
+RANKING_SHARED_MAX: Final = 6
 """Where other instances give the same nodes jobs, the view is older."""
 
 _by_load = attrgetter("rank")

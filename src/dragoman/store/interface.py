@@ -120,7 +120,6 @@ NOBODY: Final = ""
 ANYBODY: Final = "*"
 
 
-
 class SessionRecord(Struct, frozen=True, kw_only=True):
     """What a resume on any instance needs to know of a session."""
 
