@@ -65,6 +65,17 @@ def test_a_node_that_another_instance_registers_is_known_within_a_refresh() -> N
     run_in_fake_time(story())
 
 
+def test_a_node_of_a_newcomer_is_known_once_the_newcomer_is() -> None:
+    async def story() -> None:
+        refresh_ms = {"scheduler__phase2__node_snapshot__refresh_interval_ms": 50}
+        async with a_cluster(2, settle_s=0, **refresh_ms) as (a, b):
+            await b.node("n1")
+            await asyncio.sleep(0.7)
+            assert a.knows("n1")
+
+    run_in_fake_time(story())
+
+
 def test_a_capability_lost_on_one_instance_stops_dispatch_on_the_others() -> None:
     async def story() -> None:
         async with a_cluster(2) as (a, b):

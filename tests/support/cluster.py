@@ -115,7 +115,7 @@ class Member(World):
 
 
 @asynccontextmanager
-async def a_cluster(count: int, **overrides: Any) -> AsyncIterator[list[Member]]:
+async def a_cluster(count: int, *, settle_s: float = 1.0, **overrides: Any) -> AsyncIterator[list[Member]]:
     """Some instances over one store, each with settings `section__key=value` over the defaults."""
     values: dict[str, Any] = {"server": {"port": 0}}
     for path, value in overrides.items():
@@ -134,7 +134,7 @@ async def a_cluster(count: int, **overrides: Any) -> AsyncIterator[list[Member]]
                 running_app(Settings.model_validate(values), store=line, rng=Random(number))
             )
             members.append(Member(World(app), line))
-        await asyncio.sleep(1)
+        await asyncio.sleep(settle_s)
         yield members
 
 

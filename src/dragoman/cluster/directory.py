@@ -37,6 +37,8 @@ class Directory:
         self._clock = clock
         self._ttl_ms = ttl_ms
         self._cursor: str | None = None
+        self._peers: frozenset[InstanceId] = frozenset()
+        """Who was known as alive at the last reading."""
         self._changed: dict[NodeId, None] = {}
         self.news = asyncio.Event()
         """Set while there is something that the others must know soon."""
@@ -46,6 +48,8 @@ class Directory:
         """Nodes of others that are gone, by since when."""
         self.own_count: Callable[[NodeId], int] = _none
         """How many jobs of this instance are at a node."""
+        self.is_in_doubt: Callable[[], bool] = _never
+        """Whether what is missing in the store may only not have been written again yet."""
 
     def note_change(self, node_id: NodeId) -> None:
         """A node of ours is not what it was: the others must know."""
@@ -90,9 +94,15 @@ class Directory:
 
     async def refresh(self) -> list[NodeId]:
         """Read what the others published. Answers the nodes that were lost where we knew them."""
+        peers = frozenset(self._router.peers)
+        if peers - self._peers:
+            # What a newcomer published was passed over while nobody knew of it.
+            self._cursor = None
+        self._peers = peers
         changes = await self._store.changes(self._cursor)
         lost = self._apply(changes)
-        self._cursor = changes.cursor
+        # While in doubt everything is read each time: who stays away until that is over is gone.
+        self._cursor = None if self.is_in_doubt() else changes.cursor
         return lost
 
     def peer_gone(self, peer: InstanceId) -> list[NodeId]:
@@ -129,7 +139,7 @@ class Directory:
         if changes.is_complete:
             known = {snapshot.node.id for snapshot in changes.nodes}
             vanished += [node_id for node_id in self._router.node_homes if node_id not in known]
-        for node_id in vanished:
+        for node_id in () if self.is_in_doubt() else vanished:
             if self._router.node_homes.pop(node_id, None) is not None:
                 self._set_offline(node_id)
                 lost.append(node_id)
@@ -195,6 +205,10 @@ class Directory:
             is_overloaded=entry.is_overloaded,
             unavailable=unavailable,
         )
+
+
+def _never() -> bool:
+    return False
 
 
 def _none(node_id: NodeId) -> int:  # noqa: ARG001

@@ -82,6 +82,10 @@ class Presence:
         """The store was away: who is missing there may only not have come back to it yet."""
         self._trusted_from_s = asyncio.get_running_loop().time() + self._wait_ms / 1000
 
+    def is_in_doubt(self) -> bool:
+        """Whether what is missing in the store may only not have been written again yet."""
+        return asyncio.get_running_loop().time() < self._trusted_from_s
+
     async def look(self) -> Seen:
         """See who is alive and who is not any more."""
         alive: set[InstanceId] = set()
@@ -96,6 +100,6 @@ class Presence:
         for name in sorted(alive - self._router.peers):
             log.info("instance is there", peer=name)
         self._router.peers |= alive
-        if asyncio.get_running_loop().time() < self._trusted_from_s:
+        if self.is_in_doubt():
             return Seen((), ())
         return Seen(tuple(sorted(self._router.peers - alive)), tuple(dead))
