@@ -145,6 +145,7 @@ def _cluster(settings: Settings, parts: Parts) -> Cluster:
         retry_idle_ms=min(_RETRY_IDLE_MS, shared.dlq_min_idle_ms),
     )
     inbox = Inbox(dispatcher, parts.membership, parts.results, parts.rescue, parts.handover, policy, parts.errands)
+    parts.directory.is_in_doubt = presence.is_in_doubt
     inbox.on_probed = parts.probes.answered
     recovery = Recovery(dispatcher, parts.results, parts.directory, presence, owner_ttl_ms=parts.owner_ttl_ms)
     parts.store.on_return(recovery.is_due)

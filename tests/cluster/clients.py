@@ -35,9 +35,7 @@ _GIVEN_UP_S: Final = 25.0
 class Client:
     """One session, over as many connections as it takes. It counts the terminal messages it has had."""
 
-    def __init__(
-        self, record: Record, urls: Sequence[str], *, patience_s: float | None = None, **fields: Any
-    ) -> None:
+    def __init__(self, record: Record, urls: Sequence[str], *, patience_s: float | None = None, **fields: Any) -> None:
         self.record = record
         self.urls = list(urls)
         """Where it connects; the next one after each loss."""
@@ -132,9 +130,7 @@ class Client:
         await self._beaten.wait()
         while True:
             self._unheard_beats += 1
-            await self.say(
-                a_client_heartbeat(session_id=self.session_id, terminals_received=self.terminals_received)
-            )
+            await self.say(a_client_heartbeat(session_id=self.session_id, terminals_received=self.terminals_received))
             await asyncio.sleep(_BEAT_S)
             if self._patience_s is not None and self._unheard_beats * _BEAT_S > self._patience_s:
                 self.drop()

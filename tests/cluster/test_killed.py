@@ -26,9 +26,10 @@ async def test_the_jobs_and_sessions_of_a_killed_instance_go_on_elsewhere(shared
         record = Record()
         dying, *others = fleet.instances
         homes = [[dying.url, others[0].url, others[1].url]] * 8 + [[others[0].url], [others[1].url]]
-        async with nodes_at(
-            record, *[([others[at % 2].url], f"n{at}") for at in range(6)], delay_s=0.08
-        ) as nodes, clients_at(record, *homes) as clients:
+        async with (
+            nodes_at(record, *[([others[at % 2].url], f"n{at}") for at in range(6)], delay_s=0.08) as nodes,
+            clients_at(record, *homes) as clients,
+        ):
             await introduce(fleet, nodes)
             async with Load(clients):
                 await asyncio.sleep(BEFORE_S)
@@ -48,9 +49,10 @@ async def test_the_jobs_at_the_nodes_of_a_killed_instance_end_once(shared: Share
         record = Record()
         dying, *others = fleet.instances
         urls = [dying.url, others[0].url, others[1].url]
-        async with nodes_at(
-            record, *[(urls, f"n{at}") for at in range(4)], ([others[0].url], "n4"), delay_s=0.3
-        ) as nodes, clients_at(record, *[[others[at % 2].url] for at in range(6)]) as clients:
+        async with (
+            nodes_at(record, *[(urls, f"n{at}") for at in range(4)], ([others[0].url], "n4"), delay_s=0.3) as nodes,
+            clients_at(record, *[[others[at % 2].url] for at in range(6)]) as clients,
+        ):
             await introduce(fleet, nodes)
             async with Load(clients):
                 await asyncio.sleep(BEFORE_S)

@@ -76,8 +76,8 @@ def cluster(
     """Run many scheduler instances on this machine over one shared Valkey, until Ctrl-C or SIGTERM.
 
     A session at one instance is served by nodes at any other. What each instance logs is shown with its name before
-    it. All are stopped in good order: running jobs end, then the instances do, then the store that was started here.
-    The store that is started needs dragoman[valkey].
+    it. All are stopped in good order: running jobs end, then the instances do, then the store that was started here;
+    a second Ctrl-C does not wait for the jobs. The store that is started needs dragoman[valkey].
 
     Example: dragoman cluster --instances 3 --set observability.log_level=debug
     """

@@ -32,7 +32,7 @@ from dragoman.protocol.assignment import make_assignment
 from dragoman.protocol.fields import Error, ErrorCode
 from dragoman.protocol.letters import Withdraw
 from dragoman.protocol.node_messages import NodeJobCancel
-from dragoman.protocol.session_messages import UiEventKind
+from dragoman.protocol.session_messages import Terminal, UiEventKind
 from dragoman.routing.router import Router
 from dragoman.store.interface import AllFull, Job, Known, Reserved, Stale, Store, StoreDownError
 from dragoman.telemetry.logs import get_logger
@@ -70,7 +70,7 @@ class Dispatcher:
         self.clock = clock
         self.metrics = metrics
         self.jobs = LiveJobs()
-        self.moves = Moves(store, router.me, self.jobs, self.drop)
+        self.moves = Moves(store, router.me, self.jobs, self.drop, self.conclude)
         self.progress: dict[JobId, LiveJob] = {}
         """Jobs that have come further than the store knows."""
         self.has_progress = asyncio.Event()
@@ -254,8 +254,14 @@ class Dispatcher:
         elif node_id is not None:
             self.tell_to_stop(node_id, job, error.code)
         log.warning("job ended without a result", code=error.code, state=state, **ids(job))
+        await self.conclude(job, state, error)
+
+    async def conclude(self, job: LiveJob, state: JobState, terminal: Terminal) -> None:
+        """A job has ended: keep the books, and tell its session."""
+        request = job.request
         self.forget(job, state)
-        await self.deliver_error(job.request, error)
+        due_ms = await self.router.deliver(request.session_id, job.id, request.utterance_index, terminal)
+        self.watch_results(request.session_id, due_ms)
 
     async def deliver_error(self, request: JobRequest, error: Error) -> None:
         """Tell the session of a request that it failed."""
@@ -295,10 +301,6 @@ class Dispatcher:
         self.metrics.job_duration_seconds.observe((now_ms - job.request.accepted_ms) / 1000)
         if state is JobState.FINISHED:
             self.answers.count_service(job.request.need, now_ms)
-
-    def forget_session(self, session_id: SessionId) -> None:
-        """The session is over."""
-        self.rankings.forget_session(session_id)
 
     def watch(self, job: LiveJob) -> None:
         """Set the alarm for when the job must be looked at again."""

@@ -16,6 +16,7 @@ from dragoman.core.lifecycle import ENDED
 from dragoman.dispatch.dispatcher import Dispatcher
 from dragoman.dispatch.inbox import Inbox
 from dragoman.dispatch.rescue import Rescue
+from dragoman.store.interface import StoreDownError
 from dragoman.telemetry.logs import get_logger
 
 log = get_logger("estate")
@@ -87,10 +88,17 @@ class Estate:
 
     async def _take_session(self, session_id: SessionId, dead: InstanceId) -> tuple[int, bool]:
         """Adopt the jobs of a session. Answers how many, and whether it was still the dead one's."""
-        if await self._store.session_owner(session_id) not in (dead, None):
+        try:
+            if await self._store.session_owner(session_id) not in (dead, None):
+                return 0, False
+            adopted = await self._adopt_of(session_id, dead)
+            await self._store.park_terminals(session_id, None, (), self._router.resume_window_ms)
+        except StoreDownError as error:
+            if not self._store.is_up:
+                raise
+            # It is only this one that cannot be used.
+            log.warning("session not taken over", session_id=session_id, why=str(error))
             return 0, False
-        adopted = await self._adopt_of(session_id, dead)
-        await self._store.park_terminals(session_id, None, (), self._router.resume_window_ms)
         return adopted, True
 
     async def _adopt_of_moved_sessions(self, peer: InstanceId) -> None:
@@ -105,8 +113,17 @@ class Estate:
         adopted = 0
         for owed in await self._store.owed_jobs(session_id):
             if not owed.serial:
-                adopted += await self._adopt(owed.job_id, dead)
+                adopted += await self._adopt_or_pass(owed.job_id, dead)
         return adopted
+
+    async def _adopt_or_pass(self, job_id: JobId, dead: InstanceId) -> bool:
+        try:
+            return await self._adopt(job_id, dead)
+        except StoreDownError as error:
+            if not self._store.is_up:
+                raise
+            log.warning("job not adopted", job_id=job_id, why=str(error))
+            return False
 
     async def _adopt(self, job_id: JobId, dead: InstanceId) -> bool:
         if self._dispatcher.jobs.get(job_id) is not None:

@@ -7,9 +7,9 @@ tried again with its letter, and put aside when it has failed too often.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from dragoman.cluster.membership import Membership
 from dragoman.core.ids import InstanceId, JobId, NodeId
@@ -102,7 +102,7 @@ class Inbox:
         self._in_hand = 0
         self._has_room = asyncio.Event()
         self._has_room.set()
-        self._retries: list[Note] = []
+        self._retries: list[tuple[InstanceId, Note]] = []
         self.hungry: dict[InstanceId, int] = {}
         """Instances that want to know of free slots, until when."""
         self.on_probed: Callable[[NodeId, bool | None], None] = _ignore
@@ -164,8 +164,8 @@ class Inbox:
     async def post_again(self) -> None:
         """Try again what could not be posted."""
         retries, self._retries = self._retries, []
-        for note in retries:
-            await self._again(note)
+        for to, note in retries:
+            await self._again(to, note)
 
     # --- how
 
@@ -295,8 +295,8 @@ class Inbox:
             return
         self._router.outbox.post(sender, Unreached(job_id, attempt, note.node_id, had_it=False))
 
-    async def _unreached(self, home: InstanceId | None, note: Unreached) -> None:
-        if note.is_gone and home is not None:
+    async def _unreached(self, home: InstanceId, note: Unreached) -> None:
+        if note.is_gone:
             self._membership.not_at(note.node_id, home)
         job = self._dispatcher.jobs.get(note.job_id)
         if job is None or job.attempt != note.attempt or job.node_id != note.node_id:
@@ -335,45 +335,45 @@ class Inbox:
                     had_it=posting is None,
                     is_gone=posting is Posting.GONE,
                 )
-                self._errands.run(self._again(unreached, to), "assignment lost")
-            case Ended(session_id, job_id, index, terminal) if posting is Posting.GONE:
-                delivering = self._router.deliver(session_id, job_id, index, terminal, gone=to)
-                self._errands.run(self._or_later(delivering, note), "end lost")
+                self._errands.run(self._again(to, unreached), "assignment lost")
+            case Ended() if posting is Posting.GONE:
+                self._errands.run(self._again(to, note, is_gone=True), "end lost")
             case NodeSaid(_, JobResult()) | Ended() | Unreached() | Withdraw():
-                self._keep(note)
+                self._keep(to, note)
             case _:
                 log.debug("note dropped", note=type(note).__name__, to=to)
 
-    async def _or_later(self, delivering: Coroutine[Any, Any, int | None], note: Note) -> None:
-        try:
-            await delivering
-        except StoreDownError:
-            self._keep(note)
-
-    def _keep(self, note: Note) -> None:
+    def _keep(self, to: InstanceId, note: Note) -> None:
         if len(self._retries) < _RETRIES_MAX:
-            self._retries.append(note)
+            self._retries.append((to, note))
         else:
             log.error("too many notes wait to be posted, one was dropped", note=type(note).__name__)
 
-    async def _again(self, note: Note, was_for: InstanceId | None = None) -> None:
+    async def _again(self, to: InstanceId, note: Note, *, is_gone: bool = False) -> None:
         """Try again what could not be posted; who it is for may have changed."""
         try:
             match note:
                 case Unreached() if self._dispatcher.jobs.get(note.job_id) is not None:
-                    await self._unreached(was_for, note)
+                    await self._unreached(to, note)
                 case Ended(session_id, job_id, index, terminal):
-                    await self._router.deliver(session_id, job_id, index, terminal)
+                    await self._router.deliver(session_id, job_id, index, terminal, gone=to if is_gone else None)
                 case NodeSaid(_, JobResult(job_id=name)) | Unreached(job_id=name) | Withdraw(job_id=name):
-                    job = await self._store.read_job(JobId(name))
-                    if job is not None and job.owner != self._router.me:
-                        self._router.outbox.post(job.owner, note)
+                    owner = await self._owner_of(JobId(name), to)
+                    if owner != self._router.me:
+                        self._router.outbox.post(owner, note)
                     elif isinstance(note, NodeSaid):
                         await self._results.take(note.node_id, note.message)
                 case _:
                     pass
         except StoreDownError:
-            self._keep(note)
+            self._keep(to, note)
+
+    async def _owner_of(self, job_id: JobId, before: InstanceId) -> InstanceId:
+        """Who sees to a job. If the store has lost it, its owner may not have written it again yet."""
+        job = await self._store.read_job(job_id)
+        if job is not None:
+            return job.owner
+        return before if before in self._router.peers else self._router.me
 
     async def _bury(self, inbox: InstanceId, letter: Letter, payload: bytes, reason: str) -> None:
         log.error("note put aside", letter=letter.id, reason=reason, deliveries=letter.deliveries)

@@ -53,12 +53,12 @@ class Recovery:
 
     def is_due(self) -> None:
         """The store was away, or has forgotten this instance."""
+        self._presence.distrust()
         self._is_due.set()
 
     async def recover(self) -> None:
         """Wait until it is due, and do it. Raises IdTakenError when another instance has this one's id."""
         await self._is_due.wait()
-        self._presence.distrust()
         try:
             renewal = await self._presence.renew_now()
             if renewal is Renewal.TAKEN:
@@ -89,6 +89,9 @@ class Recovery:
             session.record, session.token_digest, self._router.me, session.place
         )
         if is_ours:
+            if session.mailbox is not None and await self._store.has_parked(session.id):
+                # Others took this instance for dead, and kept for the session what ended meanwhile.
+                session.mailbox.close(CLOSE_RESTART, "connect again for what has ended meanwhile")
             return
         log.warning("session is another instance's by now", session_id=session.id)
         if self._router.sessions.get(session.id) is session:

@@ -42,6 +42,8 @@ class Rescue:
                 job = self._dispatcher.jobs.get(JobId(key))
                 if job is not None:
                     job.due_ms = self._clock.now_ms() + _LOOK_AGAIN_MS
+            except Exception:  # one that fails must not keep the others from being looked at
+                log.exception("alarm not answered", key=key)
 
     async def _answer(self, due_ms: int, key: str) -> None:
         job = self._dispatcher.jobs.get(JobId(key))
@@ -64,7 +66,7 @@ class Rescue:
         """A session will not come back: nobody wants its jobs."""
         for job in self._dispatcher.jobs.of(session_id):
             await self._dispatcher.cancel(session_id, job.id)
-        self._dispatcher.forget_session(session_id)
+        self._dispatcher.rankings.forget_session(session_id)
 
     async def session_over_elsewhere(self, session_id: SessionId) -> None:
         """A session that began on another instance is over: nobody wants the jobs that are seen to there either."""

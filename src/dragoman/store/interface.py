@@ -319,6 +319,10 @@ class Sessions(Protocol):
         """Write again what the holder knows of a session, where it is missing. False: another instance holds it."""
         ...
 
+    async def has_parked(self, session_id: SessionId) -> bool:
+        """Whether something is kept for a session, that the next resume brings."""
+        ...
+
     async def session_owner(self, session_id: SessionId) -> InstanceId | None:
         """Who holds a session."""
         ...

@@ -94,6 +94,11 @@ class MemorySessions:
             session.place = place
         return session.owner == owner
 
+    async def has_parked(self, session_id: SessionId) -> bool:
+        """See Store."""
+        session = self._find_session(session_id)
+        return session is not None and bool(session.parked)
+
     async def session_owner(self, session_id: SessionId) -> InstanceId | None:
         """See Store."""
         session = self._find_session(session_id)

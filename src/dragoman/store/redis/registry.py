@@ -86,12 +86,13 @@ class RedisRegistry:
     async def renew(self, instance: Instance, ttl_ms: int) -> Renewal:
         """See Store."""
         begun_s = asyncio.get_running_loop().time()
-        answer = await self._servers.run(
-            _RENEW, (self._keys.presence(instance.id),), (write_instance(instance), ttl_ms)
-        )
-        renewal = Renewal(answer.decode())
+        key, record = self._keys.presence(instance.id), write_instance(instance)
+        renewal = Renewal((await self._servers.run(_RENEW, (key,), (record, ttl_ms))).decode())
         if renewal is Renewal.TAKEN:
-            return renewal
+            if await self._is_somebody(instance.id):
+                return renewal
+            await self._servers.call(key, "SET", key, record, "PX", ttl_ms)
+            renewal = Renewal.RETURNED
         await self._list(instance.id)
         if renewal is Renewal.RETURNED:
             await self._settle()
@@ -267,6 +268,16 @@ class RedisRegistry:
                 except UnreadableError as error:
                     self._unreadable("node", node_id, error)
         return tuple(nodes), tuple(gone)
+
+    async def _is_somebody(self, instance_id: InstanceId) -> bool:
+        """Whether it is an instance that lies under this id, and not something that is none of ours."""
+        key = self._keys.presence(instance_id)
+        try:
+            read_instance(await self._servers.call(key, "GET", key) or b"")
+        except UnreadableError as error:
+            note_unreadable(self._servers.failures, "instance", instance_id, error)
+            return False
+        return True
 
     async def _list(self, instance_id: InstanceId) -> None:
         key = self._keys.instances

@@ -115,6 +115,12 @@ class RedisSessions:
             return False
         return True
 
+    async def has_parked(self, session_id: SessionId) -> bool:
+        """See Store."""
+        self._time.check()
+        key = self._keys.session(session_id)
+        return any(field.startswith(b"parked:") for field in await self._servers.call(key, "HKEYS", key))
+
     async def session_owner(self, session_id: SessionId) -> InstanceId | None:
         """See Store."""
         self._time.check()

@@ -23,8 +23,11 @@ Words: TypeAlias = tuple[Word, ...]
 """A command and its arguments."""
 
 
-class CommandError(Exception):
-    """The server refused a command for what it is: asking again will not help."""
+class CommandError(StoreDownError):
+    """The server refused a command for what it is, or for what lies under its key: asking again at once will not help.
+
+    To the rest of the program this is what it is when the store is down: that step cannot be done now.
+    """
 
 
 class Detour:
