@@ -15,7 +15,8 @@ from dragoman.clock import Clock
 from dragoman.core.capability import Service
 from dragoman.core.ids import InstanceId, NodeId
 from dragoman.core.node import Health, NodeStatus, gone
-from dragoman.core.view import FleetView, NodeEntry
+from dragoman.core.profiles import NodeEntry
+from dragoman.core.view import FleetView
 from dragoman.routing.router import Router
 from dragoman.store.interface import Store
 from dragoman.store.registry import Changes, NodeLoad, NodeSnapshot
