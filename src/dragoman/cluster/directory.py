@@ -92,6 +92,7 @@ class Directory:
         changes = await self._store.changes(self._cursor)
         lost = self._apply(changes)
         self._cursor = changes.cursor
+        self._view.heard_ms = self._clock.now_ms()
         return lost
 
     def peer_gone(self, peer: InstanceId) -> list[NodeId]:

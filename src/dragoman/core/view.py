@@ -18,7 +18,7 @@ from dragoman.core.ids import NodeId
 from dragoman.core.job import Candidate
 from dragoman.core.node import Health, Node, NodeStatus
 from dragoman.core.pool_index import PoolIndex, Route
-from dragoman.core.pools import PoolPolicy
+from dragoman.core.pools import OUTSIDE, PoolPolicy
 from dragoman.core.profiles import LEVELS, NodeEntry, Profile, ProfileKey
 from dragoman.core.refusal import Reason
 
@@ -100,6 +100,21 @@ class FleetView:
             self._leave(entry)
             self._drop_empty(entry.profile)
             self.marked.discard(node_id)
+
+    def count_slots(self) -> dict[tuple[str, str], int]:
+        """Slots by pool and state. A node of several pools is counted in each."""
+        counts: dict[tuple[str, str], int] = {}
+        pools = [(group.pool.name, tuple(group.profiles.values())) for group in self.pools.planned()]
+        outside = tuple(
+            profile for profile in self.profiles.values() if not any(group.is_planned for group in profile.groups)
+        )
+        for name, profiles in (*pools, (OUTSIDE, outside)):
+            slots = sum(profile.slots for profile in profiles)
+            busy = sum(profile.busy_slots for profile in profiles)
+            free = sum(profile.free_slots for profile in profiles)
+            if slots or name != OUTSIDE:
+                counts |= {(name, "used"): busy, (name, "free"): free, (name, "withheld"): slots - busy - free}
+        return counts
 
     def set_health(self, entry: NodeEntry, health: Health) -> None:
         """Note how a node is doing."""

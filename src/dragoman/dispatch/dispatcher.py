@@ -80,7 +80,7 @@ class Dispatcher:
         """Nodes connected here that may have a free slot since somebody last looked."""
         self.is_draining = False
         self.answers = Answers(view, waiting, clock, metrics)
-        self.rankings = Rankings(view, waiting, selection, rng, spread_ms=policy.spread_ms)
+        self.rankings = Rankings(view, waiting, selection, rng, metrics, spread_ms=policy.spread_ms)
 
     async def submit(self, request: JobRequest) -> Submission:
         """Take an utterance: it is given to a node, waits with a known deadline, or is refused with the reasons."""

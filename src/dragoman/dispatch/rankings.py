@@ -8,18 +8,28 @@ from dragoman.core.capability import Need
 from dragoman.core.ids import NodeId, SessionId
 from dragoman.core.job import JobRequest
 from dragoman.core.refusal import Refusal
-from dragoman.core.selection import Ranking, SelectionPolicy, rank_nodes
+from dragoman.core.selection import Affinity, Ranking, SelectionPolicy, rank_nodes
 from dragoman.core.view import FleetView
 from dragoman.core.waiting import WaitingRoom
 from dragoman.dispatch.live_jobs import LiveJob
+from dragoman.telemetry.metrics import Metrics
 
 
 class Rankings:
     """Rankings for the jobs of this instance."""
 
     def __init__(
-        self, view: FleetView, waiting: WaitingRoom, policy: SelectionPolicy, rng: Random, *, spread_ms: int
+        self,
+        view: FleetView,
+        waiting: WaitingRoom,
+        policy: SelectionPolicy,
+        rng: Random,
+        metrics: Metrics,
+        *,
+        spread_ms: int,
     ) -> None:
+        self._metrics = metrics
+        self._has_affinity = view.pools.policy.has_affinity
         self._waiting = waiting
         self._view = view
         self._policy = policy
@@ -29,7 +39,7 @@ class Rankings:
 
     def first(self, request: JobRequest, now_ms: int) -> Ranking | Refusal:
         """For the first attempt."""
-        return rank_nodes(
+        ranking = rank_nodes(
             request.need,
             self._view,
             self._policy,
@@ -37,7 +47,9 @@ class Rankings:
             now_ms=now_ms,
             spread_from=self._spread_from(request.session_id, now_ms) if self._spread_ms else None,
             doubts_full=self._doubts_full(request.need),
+            affinity=self._affinity(request) if self._has_affinity else None,
         )
+        return self._counted(ranking)
 
     def next(self, job: LiveJob, now_ms: int) -> Ranking | Refusal:
         """For another attempt: not the nodes that failed at it, unless there are no others."""
@@ -50,21 +62,35 @@ class Rankings:
             now_ms=now_ms,
             tried=job.tried,
             doubts_full=self._doubts_full(need),
+            affinity=self._affinity(job.request) if self._has_affinity else None,
         )
         if isinstance(ranking, Ranking) or ranking.is_worth_waiting:
-            return ranking
+            return self._counted(ranking)
         # Every node that could do it has failed once: better one of them again than none.
         job.tried = ()
-        return rank_nodes(need, self._view, self._policy, self._rng, now_ms=now_ms)
+        return self._counted(rank_nodes(need, self._view, self._policy, self._rng, now_ms=now_ms))
 
     def served(self, session_id: SessionId, node_id: NodeId, now_ms: int) -> None:
-        """A node was given a job of a session: where there are others, it is not the next one to get one."""
-        if self._spread_ms:
+        """A node was given a job of a session: it is the one to spread from, or the one to keep to."""
+        if self._spread_ms or self._has_affinity:
             self._last_nodes[session_id] = (now_ms, node_id)
 
     def forget_session(self, session_id: SessionId) -> None:
         """The session is over."""
         self._last_nodes.pop(session_id, None)
+
+    def _counted(self, ranking: Ranking | Refusal) -> Ranking | Refusal:
+        if isinstance(ranking, Ranking):
+            self._metrics.pools_selected[ranking.pool] += 1
+            if ranking.fallback is not None:
+                self._metrics.pool_fallbacks[ranking.fallback] += 1
+        return ranking
+
+    def _affinity(self, request: JobRequest) -> Affinity:
+        """What a job is to keep to: the pool of its tenant, or of its session without one; its session's last node."""
+        last = self._last_nodes.get(request.session_id)
+        node_id = last[1] if last is not None and not self._spread_ms else None
+        return Affinity(request.tenant_id or request.session_id, node_id)
 
     def _doubts_full(self, need: Need) -> bool:
         """Whether full nodes are worth a try. Not while others wait for the same: a guess would pass them by."""
