@@ -254,6 +254,32 @@ def test_a_reservation_counts_at_once() -> None:
     assert isinstance(_rank(view, _EN_ZH), Refusal)
 
 
+@pytest.mark.parametrize("slots", [8, 40])
+def test_a_sample_balances_nearly_as_well_as_taking_the_least_loaded_of_all(slots: int) -> None:
+    """A thousand nodes at 80 % of their slots, jobs that end at random: no refusal, and the busiest nodes no busier."""
+
+    def busiest(policy: PoolPolicy, selection: SelectionPolicy) -> int:
+        nodes = [a_node(f"n{n}", slots, languages=_translates("en", "zh")) for n in range(1000)]
+        view, rng, running = _view(policy, *nodes), Random(5), list[NodeId]()
+        peak = 0
+        for turn in range(20_000 + 800 * slots):
+            if turn >= 800 * slots:
+                at = int(rng.random() * len(running))
+                running[at], running[-1] = running[-1], running[at]
+                view.give_back(running.pop())
+            ranking = rank_nodes(_EN_ZH, view, selection, rng, now_ms=0)
+            assert isinstance(ranking, Ranking)
+            entry = view.get(ranking.candidates[0].node_id)
+            assert entry is not None
+            view.take(entry.node.id, entry.used + 1)
+            running.append(entry.node.id)
+            if turn % 2000 == 1999:
+                peak = max(peak, sorted(entry.used for entry in view)[998])
+        return peak
+
+    assert busiest(_ON, _SAMPLED) <= busiest(PoolPolicy(), SelectionPolicy()) + 1
+
+
 def test_on_an_old_picture_fewer_nodes_are_compared() -> None:
     view = _view(_ON, *(a_node(f"n{n}", 100, languages=_translates("en", "zh")) for n in range(100)))
     for number in range(100):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from math import log
 from random import Random
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -25,8 +24,6 @@ LEVELS: Final = 64
 """Steps of load that the index tells apart; nodes with up to this many slots are ordered exactly."""
 
 _NEEDS_MAX: Final = 4096
-_FEW: Final = 0.1
-"""Below this chance it is quicker to draw how many misses come before the next hit than to draw one by one."""
 
 ProfileKey: TypeAlias = tuple[frozenset[Service], Languages, TenantId | None, bool, frozenset[str]]
 """What decides which needs and pools a node is for; the last are the service ids that pools ask for."""
@@ -105,11 +102,12 @@ class NodeEntry:
 class LoadIndex:
     """Nodes that can take a job, by how much of their slots is used; each step costs the same however many they are."""
 
-    __slots__ = ("_levels", "_lowest", "count")
+    __slots__ = ("_levels", "_taken", "count")
 
     def __init__(self) -> None:
         self._levels: list[list[NodeEntry]] = [[] for _ in range(LEVELS)]
-        self._lowest = LEVELS
+        self._taken = 0
+        """One bit for each level that has nodes."""
         self.count = 0
 
     def put(self, entry: NodeEntry, level: int) -> None:
@@ -122,65 +120,51 @@ class LoadIndex:
             if last is not entry:
                 nodes[entry.place] = last
                 last.place = entry.place
+            elif not nodes:
+                self._taken ^= 1 << entry.level
             self.count -= 1
         entry.level = level
         if level >= 0:
             nodes = self._levels[level]
             entry.place = len(nodes)
             nodes.append(entry)
-            self._lowest = min(self._lowest, level)
+            self._taken |= 1 << level
             self.count += 1
 
     def lowest(self, limit: int, rng: Random) -> list[NodeEntry]:
         """Up to `limit` nodes, the least loaded level first; each level is entered at random."""
-        if not self.count:
-            return []
-        levels = self._levels
-        while not levels[self._lowest]:
-            self._lowest += 1
-        nodes = levels[self._lowest]
-        start = int(rng.random() * len(nodes))
-        found = nodes[start : start + limit]
-        if len(found) == limit:
-            return found
-        found += nodes[: min(start, limit - len(found))]
-        level, wanted = self._lowest, min(limit, self.count)
-        while len(found) < wanted:
-            level += 1
-            nodes = levels[level]
-            if nodes:
-                start = int(rng.random() * len(nodes))
-                found += nodes[start : start + wanted - len(found)]
-                found += nodes[: min(start, wanted - len(found))]
+        found: list[NodeEntry] = []
+        taken = self._taken
+        while taken and len(found) < limit:
+            low = taken & -taken
+            taken ^= low
+            found += _window(self._levels[low.bit_length() - 1], limit - len(found), rng)
         return found
 
     def sample(self, size: int, limit: int, rng: Random) -> list[NodeEntry]:
         """Draw `size` nodes by lot and show the least loaded of these: at least `limit`, in whole levels.
 
-        How many of the lot fall on a level is drawn first, so those that would not be shown are not drawn at all.
+        The lots are drawn in order, from the least loaded on (each from the distribution of the lowest of those that
+        are left, Devroye, Non-Uniform Random Variate Generation, V.3.1), so those not shown are not drawn at all.
         """
         found: list[NodeEntry] = []
-        draws, rest = min(size, self.count), self.count
-        if not draws:
-            return found
-        while not self._levels[self._lowest]:
-            self._lowest += 1
-        for level in range(self._lowest, LEVELS):
-            nodes = self._levels[level]
-            here = len(nodes)
-            if not here:
-                continue
-            hits = draws if here == rest else _hits(draws, here / rest, rng)
-            hits = min(here, max(hits, draws - rest + here))
+        count, draws, taken = self.count, min(size, self.count), self._taken
+        end, lot = 0, count * (1 - rng.random() ** (1 / draws)) if draws else 0.0
+        while draws and len(found) < limit:
+            low = taken & -taken
+            taken ^= low
+            nodes = self._levels[low.bit_length() - 1]
+            end += len(nodes)
+            hits = 0
+            if end == count:
+                hits = draws
+            while lot < end and hits < draws:
+                hits += 1
+                if hits < draws:
+                    lot += (count - lot) * (1 - rng.random() ** (1 / (draws - hits)))
             if hits:
-                start = int(rng.random() * here)
-                drawn = nodes[start : start + hits]
-                found += drawn
-                found += nodes[: hits - len(drawn)]
-            draws -= hits
-            rest -= here
-            if len(found) >= limit or not draws:
-                break
+                found += _window(nodes, hits, rng)
+                draws -= hits
         return found
 
     def level_size(self, level: int) -> int:
@@ -189,15 +173,22 @@ class LoadIndex:
 
     def ascending(self, rng: Random) -> Iterator[NodeEntry]:
         """All nodes in it, the least loaded level first, each level from a random start."""
-        while self._lowest < LEVELS and not self._levels[self._lowest]:
-            self._lowest += 1
-        for level in range(self._lowest, LEVELS):
+        for level in range(LEVELS):
             nodes = self._levels[level]
             if not nodes:
                 continue
             start = int(rng.random() * len(nodes))
             yield from nodes[start:]
             yield from nodes[:start]
+
+
+def _window(nodes: list[NodeEntry], width: int, rng: Random) -> list[NodeEntry]:
+    """So many of some nodes, from a random one on."""
+    start = int(rng.random() * len(nodes))
+    found = nodes[start : start + width]
+    if len(found) < width:
+        found += nodes[: min(start, width - len(found))]
+    return found
 
 
 class FullNodes:
@@ -231,18 +222,6 @@ class FullNodes:
             return []
         start = int(rng.random() * len(nodes))
         return (nodes[start : start + limit] + nodes[: min(start, limit)])[:limit]
-
-
-def _hits(draws: int, chance: float, rng: Random) -> int:
-    """How many of so many draws hit (a binomial number)."""
-    if chance >= _FEW:
-        return sum([rng.random() < chance for _ in range(draws)])
-    hits, misses = 0, log(1.0 - chance)
-    at = int(log(1.0 - rng.random()) / misses) + 1
-    while at <= draws:
-        hits += 1
-        at += int(log(1.0 - rng.random()) / misses) + 1
-    return hits
 
 
 class Profile:
