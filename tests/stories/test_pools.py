@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
+from dragoman.core.ids import JobId
+from dragoman.core.selection import Ranking
+from tests.support.builders import a_need
 from tests.support.cluster import a_cluster, until
 from tests.support.fake_time import run_in_fake_time
 from tests.support.world import World, a_world, languages
@@ -162,6 +165,46 @@ def test_instances_over_one_store_come_to_the_same_pools() -> None:
                 return [[group.pool.name for group in m.app.parts.dispatcher.view.pools.planned()] for m in members]
 
             await until(lambda: plans() == [["en-pt", "de-fr"]] * 3)
+
+    run_in_fake_time(story())
+
+
+def test_a_decision_can_be_explained_and_what_would_be_decided_simulated() -> None:
+    async def story() -> None:
+        async with a_world(**_ON) as world:
+            node = await world.node("n1", slots=2, language_capabilities=_EN_PT)
+            session = await world.session()
+            session.speak()
+            job = await node.gets_job(within_s=0.1)
+            dispatcher, clock = world.app.parts.dispatcher, world.app.parts.clock
+            decision = dispatcher.rankings.decision(JobId(job.job_id))
+            assert decision is not None
+            assert isinstance(decision.found, Ranking)
+            assert (decision.found.pool, decision.found.candidates[0].node_id) == ("en-pt", "n1")
+            said = dispatcher.rankings.simulate(a_need(services=("nmt", "tts")), "s1", 7, clock.now_ms())
+            assert (said.selected, said.ranking, said.sampled[0].used) == ("en-pt", ("n1",), 1)
+            assert world.slots_held("n1") == 1
+
+    run_in_fake_time(story())
+
+
+def test_the_capacity_of_a_pool_is_measured_from_its_jobs() -> None:
+    async def story() -> None:
+        async with a_world(**_ON) as world:
+            node = await world.node("n1", slots=1, language_capabilities=_EN_PT)
+            session = await world.session()
+            for number in range(1, 31):
+                session.speak()
+                job = await node.gets_job(number)
+                await asyncio.sleep(0.5)
+                node.finish(job)
+                await asyncio.sleep(0.5)
+            dispatcher, clock = world.app.parts.dispatcher, world.app.parts.clock
+            (capacity,) = dispatcher.demands.capacities(clock.now_ms(), target_s=0.1)
+            assert (capacity.pool, capacity.slots) == ("en-pt", 1)
+            assert capacity.demand.service_s == pytest.approx(0.5, abs=0.02)
+            assert capacity.demand.offered == pytest.approx(0.5, abs=0.1)
+            assert capacity.slots_wanted == 3
 
     run_in_fake_time(story())
 

@@ -7,13 +7,13 @@ believed free and handed to the store, which takes the first that really is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 from operator import attrgetter, itemgetter
 from random import Random
-from typing import Final
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
@@ -80,6 +80,10 @@ class Affinity(Struct, frozen=True):
     """The node that had the session's last job."""
 
 
+Watch: TypeAlias = Callable[[str, list[NodeEntry]], None]
+"""Is told the nodes drawn from a pool, the best first."""
+
+
 class Ranking(Struct, frozen=True):
     """Nodes to try, the best first; never empty."""
 
@@ -101,18 +105,20 @@ def rank_nodes(
     spread_from: NodeId | None = None,
     doubts_full: bool = False,
     affinity: Affinity | None = None,
+    watch: Watch | None = None,
 ) -> Ranking | Refusal:
     """Rank the nodes that can take the need now.
 
     The node that the need prefers comes first when it can. Nodes in `tried` are left out. `spread_from` comes last.
     With `doubts_full` the ranking is filled up with nodes believed full, by lot: on an old picture every node is full
     sooner or later, and stays so until somebody looks.
+    `watch` is told the nodes that were drawn, pool by pool.
     With `affinity` the pool is that of its key, and its node comes first while it is in that pool and can.
     """
     route = view.route(need)
-    draw = _Draw(need, view, policy, rng, now_ms, tried)
+    draw = _Draw(need, view, policy, rng, now_ms, tried, watch)
     arm = choose_pool(route, rng, affinity)
-    found = draw.of(arm.profiles) if arm is not None else []
+    found = draw.of(arm) if arm is not None else []
     fallback = None if arm is not None else Fallback.NO_POOL
     if len(found) < policy.ranking_max and (len(route.arms) > 1 or route.outside.profiles):
         arm, fallback = _fill(found, draw, route, arm, fallback)
@@ -203,13 +209,13 @@ def _fill(
             first, fallback = arm, Fallback.POOL_FULL
             route.recount()
         seen = seen or {entry.node.id for entry in found}
-        found += [entry for entry in draw.of(arm.profiles) if entry.node.id not in seen]
+        found += [entry for entry in draw.of(arm) if entry.node.id not in seen]
         seen.update(entry.node.id for entry in found)
     if route.is_open and len(found) < wanted and route.outside.free_nodes():
         if not found:
             first = route.outside
             fallback = Fallback.POOLS_FULL if arms else Fallback.NO_POOL
-        found += draw.of(route.outside.profiles)
+        found += draw.of(route.outside)
     return first, fallback
 
 
@@ -225,11 +231,21 @@ def _put_first(found: list[NodeEntry], draw: _Draw, node_id: NodeId, arm: Arm | 
 class _Draw:
     """One choice: who is asked for, and by which rules."""
 
-    __slots__ = ("need", "now_ms", "policy", "rng", "tried", "view")
+    __slots__ = ("need", "now_ms", "policy", "rng", "tried", "unfit", "view", "watch")
 
     def __init__(
-        self, need: Need, view: FleetView, policy: SelectionPolicy, rng: Random, now_ms: int, tried: Collection[NodeId]
+        self,
+        need: Need,
+        view: FleetView,
+        policy: SelectionPolicy,
+        rng: Random,
+        now_ms: int,
+        tried: Collection[NodeId],
+        watch: Watch | None,
     ) -> None:
+        self.watch = watch
+        self.unfit: list[NodeEntry] = []
+        """Drawn, and passed over for what they failed at or lack; kept only for who watches."""
         self.need = need
         self.view = view
         self.policy = policy
@@ -237,14 +253,14 @@ class _Draw:
         self.now_ms = now_ms
         self.tried = tried
 
-    def of(self, profiles: tuple[Profile, ...]) -> list[NodeEntry]:
-        """Free nodes of these, the best first."""
-        policy = self.policy
+    def of(self, arm: Arm) -> list[NodeEntry]:
+        """Free nodes of a pool, the best first."""
+        policy, profiles = self.policy, arm.profiles
         size = compared(policy, self.view, self.now_ms)
         match policy.strategy:
             case Strategy.LEAST_CONNECTIONS:
                 # One more than a ranking holds: the node to be spread from goes last and leaves a full ranking.
-                limit = policy.ranking_max + 1
+                limit = policy.ranking_max + 1 if self.watch is None else max(policy.ranking_max + 1, size or 0)
                 found = self._sample(profiles, size, limit) or self._least_loaded(profiles, limit)
                 found.sort(key=_by_load)
             case Strategy.RANDOM:
@@ -253,6 +269,9 @@ class _Draw:
             case Strategy.ROUND_ROBIN:
                 found = self._sample(profiles, size, None) or self._all_free(profiles)
                 found.sort(key=_by_turn)
+        if self.watch is not None:
+            self.watch(arm.name, [*found, *self.unfit])
+            self.unfit = []
         return found
 
     def believed_full(self, route: Route, limit: int) -> list[NodeEntry]:
@@ -289,6 +308,8 @@ class _Draw:
             ]
             self.rng.shuffle(found)
         if self.tried or self.view.marked:
+            if self.watch is not None:
+                self.unfit = [entry for entry in found if not self._is_fit(entry)]
             return [entry for entry in found if self._is_fit(entry)]
         return found
 

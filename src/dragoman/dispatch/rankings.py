@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from random import Random
+from typing import Final, NamedTuple
 
 from dragoman.core.capability import Need
-from dragoman.core.ids import NodeId, SessionId
+from dragoman.core.explain import Explanation, explain
+from dragoman.core.ids import JobId, NodeId, SessionId
 from dragoman.core.job import JobRequest
 from dragoman.core.refusal import Refusal
 from dragoman.core.selection import Affinity, Ranking, SelectionPolicy, rank_nodes
@@ -13,6 +16,16 @@ from dragoman.core.view import FleetView
 from dragoman.core.waiting import WaitingRoom
 from dragoman.dispatch.live_jobs import LiveJob
 from dragoman.telemetry.metrics import Metrics
+
+_DECISIONS_MAX: Final = 1024
+"""Decisions remembered, to be explained."""
+
+
+class Decision(NamedTuple):
+    """What was decided about a job, and when."""
+
+    made_ms: int
+    found: Ranking | Refusal
 
 
 class Rankings:
@@ -35,6 +48,7 @@ class Rankings:
         self._policy = policy
         self._rng = rng
         self._spread_ms = spread_ms
+        self._decisions: OrderedDict[JobId, Decision] = OrderedDict()
         self._last_nodes: dict[SessionId, tuple[int, NodeId]] = {}
 
     def first(self, request: JobRequest, now_ms: int) -> Ranking | Refusal:
@@ -49,7 +63,7 @@ class Rankings:
             doubts_full=self._doubts_full(request.need),
             affinity=self._affinity(request) if self._has_affinity else None,
         )
-        return self._counted(ranking)
+        return self._counted(request, ranking, now_ms)
 
     def next(self, job: LiveJob, now_ms: int) -> Ranking | Refusal:
         """For another attempt: not the nodes that failed at it, unless there are no others."""
@@ -65,10 +79,21 @@ class Rankings:
             affinity=self._affinity(job.request) if self._has_affinity else None,
         )
         if isinstance(ranking, Ranking) or ranking.is_worth_waiting:
-            return self._counted(ranking)
+            return self._counted(job.request, ranking, now_ms)
         # Every node that could do it has failed once: better one of them again than none.
         job.tried = ()
-        return self._counted(rank_nodes(need, self._view, self._policy, self._rng, now_ms=now_ms))
+        again = rank_nodes(need, self._view, self._policy, self._rng, now_ms=now_ms)
+        return self._counted(job.request, again, now_ms)
+
+    def decision(self, job_id: JobId) -> Decision | None:
+        """What was decided last about a job, while that is remembered."""
+        return self._decisions.get(job_id)
+
+    def simulate(self, need: Need, routing_key: str | None, seed: int, now_ms: int) -> Explanation:
+        """Where a job would go now, and why; nothing is reserved, and no real choice is changed by it."""
+        affinity = Affinity(routing_key) if self._has_affinity and routing_key is not None else None
+        rng = Random(seed)  # noqa: S311  # for a choice, not a secret
+        return explain(need, self._view, self._policy, rng, now_ms=now_ms, affinity=affinity)
 
     def served(self, session_id: SessionId, node_id: NodeId, now_ms: int) -> None:
         """A node was given a job of a session: it is the one to spread from, or the one to keep to."""
@@ -79,7 +104,10 @@ class Rankings:
         """The session is over."""
         self._last_nodes.pop(session_id, None)
 
-    def _counted(self, ranking: Ranking | Refusal) -> Ranking | Refusal:
+    def _counted(self, request: JobRequest, ranking: Ranking | Refusal, now_ms: int) -> Ranking | Refusal:
+        self._decisions[request.job_id] = Decision(now_ms, ranking)
+        if len(self._decisions) > _DECISIONS_MAX:
+            self._decisions.popitem(last=False)
         if isinstance(ranking, Ranking):
             self._metrics.pools_selected[ranking.pool] += 1
             if ranking.fallback is not None:
