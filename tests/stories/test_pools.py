@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
-from dragoman.core.ids import JobId
+from dragoman.core.ids import JobId, NodeId
 from dragoman.core.selection import Ranking
+from dragoman.store.registry import PoolChange
 from tests.support.builders import a_need
 from tests.support.cluster import a_cluster, until
 from tests.support.fake_time import run_in_fake_time
@@ -165,6 +166,47 @@ def test_instances_over_one_store_come_to_the_same_pools() -> None:
                 return [[group.pool.name for group in m.app.parts.dispatcher.view.pools.planned()] for m in members]
 
             await until(lambda: plans() == [["en-pt", "de-fr"]] * 3)
+
+    run_in_fake_time(story())
+
+
+def test_the_store_shows_the_pools_and_who_is_in_them_within_a_refresh() -> None:
+    async def story() -> None:
+        async with a_cluster(3, **_ON) as (a, b, c):
+            store = a.app.parts.store
+
+            async def shown(*names: str) -> list[set[str]]:
+                await asyncio.sleep(2.5)
+                return [set(await store.pool_members(name)) for name in names]
+
+            nodes = [await member.node(f"n{n}", language_capabilities=_EN_PT) for n, member in enumerate((a, b, c))]
+            german = await b.node("n3", language_capabilities=languages(("de", "fr")))
+            assert await shown("en-pt", "de-fr") == [{"n0", "n1", "n2"}, {"n3"}]
+            plan = await store.pool_plan()
+            assert plan is not None
+            assert [pool.name for pool in plan.pools] == ["de-fr", "en-pt"]
+            # A node changes, one moves to another instance, one is lost with its instance.
+            german.heartbeat(language_capabilities=_PT_EN)
+            nodes[0].hang_up()
+            await b.node("n0", language_capabilities=_EN_PT)
+            assert await shown("en-pt", "de-fr") == [{"n0", "n1", "n2", "n3"}, set()]
+            c.die()
+            await asyncio.sleep(30)
+            assert await shown("en-pt") == [{"n0", "n1", "n3"}]
+
+    run_in_fake_time(story())
+
+
+def test_what_is_wrong_on_the_store_is_put_right() -> None:
+    async def story() -> None:
+        async with a_cluster(2, **_ON) as (a, b):
+            await a.node("n1", language_capabilities=_EN_PT)
+            await b.node("n2", language_capabilities=_EN_PT)
+            await asyncio.sleep(3)
+            wrong = PoolChange("en-pt", (NodeId("nobody"),), (NodeId("n1"), NodeId("n2")))
+            await a.app.parts.store.publish_pools((), [wrong], 600_000, renew=False)
+            await asyncio.sleep(10)
+            assert await a.app.parts.store.pool_members("en-pt") == {"n1", "n2"}
 
     run_in_fake_time(story())
 

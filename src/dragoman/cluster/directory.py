@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from dragoman.clock import Clock
+from dragoman.cluster.pool_board import PoolBoard
 from dragoman.core.capability import Service
 from dragoman.core.ids import InstanceId, NodeId
 from dragoman.core.node import Health, NodeStatus, gone
@@ -43,6 +44,10 @@ class Directory:
         """Set while there is something that the others must know soon."""
         self._offline: OrderedDict[NodeId, int] = OrderedDict()
         """Nodes of others that are gone, by since when."""
+        self.board = PoolBoard(store, view, router)
+        """What the store shows of pools."""
+        self._strangers: set[InstanceId] = set()
+        """Instances that published nodes and were not known to be there."""
         self.own_count: Callable[[NodeId], int] = _none
         """How many jobs of this instance are at a node."""
 
@@ -54,6 +59,7 @@ class Directory:
     def forget_published(self) -> None:
         """The store may have lost what it knew: publish everything of ours, and read everything of the others."""
         self._cursor = None
+        self.board.forget()
         for node_id in self._router.nodes:
             self.note_change(node_id)
 
@@ -89,6 +95,11 @@ class Directory:
 
     async def refresh(self) -> list[NodeId]:
         """Read what the others published. Answers the nodes that were lost where we knew them."""
+        if not self._strangers.isdisjoint(self._router.peers):
+            # It published before we knew that it is there, and was not believed.
+            self._cursor = None
+        if self._cursor is None:
+            self._strangers.clear()
         changes = await self._store.changes(self._cursor)
         lost = self._apply(changes)
         self._cursor = changes.cursor
@@ -142,6 +153,7 @@ class Directory:
         if home not in self._router.peers and snapshot.status is not NodeStatus.OFFLINE:
             # Nobody is there who could reach it; its connection was lost with that instance.
             health = gone(health)
+            self._strangers.add(home)
         is_here = health.status is not NodeStatus.OFFLINE
         if is_here:
             self._router.node_homes[node_id] = home

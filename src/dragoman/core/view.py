@@ -222,7 +222,8 @@ class FleetView:
 
     def _count_online(self, entry: NodeEntry, step: int) -> None:
         entry.profile.online += step
-        self.joined.add(entry.node.id)
+        if self.pools.policy.is_on:
+            self.joined.add(entry.node.id)
         self.pools.count(entry.profile, step)
 
     def _profile(self, node: Node) -> Profile:
