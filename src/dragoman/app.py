@@ -154,6 +154,9 @@ async def _running(settings: Settings, store: Store, clock: Clock, rng: Random) 
             if settings.scheduler.phase2.enabled:
                 prefix = settings.scheduler.phase2.redis.key_prefix
                 log.info("Phase2 enabled", instance_id=parts.instance_id, key_prefix=prefix)
+            if settings.scheduler.phase3.enabled:
+                pools = settings.scheduler.phase3
+                log.info("Phase3 two-level scheduling", mode=pools.mode, sample_size=pools.random_sample_size)
             log.info("listening", host=settings.server.host, port=app.port, instance_id=parts.instance_id)
             try:
                 yield app

@@ -51,6 +51,7 @@ class Rounds:
             self._hold_on,
             self._publish,
             self._refresh,
+            self._show_pools,
             self._prune,
             self._read_letters,
             self._retry_letters,
@@ -121,6 +122,10 @@ class Rounds:
             ready, self.parts.directory.ready = self.parts.directory.ready, set()
             for node_id in ready:
                 await self.parts.dispatcher.serve_waiting(node_id)
+
+    async def _show_pools(self) -> None:
+        await asyncio.sleep(self.parts.scheduler.phase2.node_snapshot.refresh_interval_ms / 1000)
+        await self.parts.directory.board.publish(self.parts.clock.now_ms())
 
     async def _prune(self) -> None:
         await asyncio.sleep(_PRUNE_S)

@@ -18,6 +18,7 @@ from dragoman.cluster.directory import Directory
 from dragoman.cluster.membership import Membership, MembershipPolicy
 from dragoman.cluster.presence import Presence
 from dragoman.cluster.probes import Probes
+from dragoman.config.pool_policy import pool_policy
 from dragoman.config.settings import Settings
 from dragoman.core.ids import InstanceId
 from dragoman.core.node import HealthPolicy, NodeStatus
@@ -74,7 +75,8 @@ def wire(settings: Settings, store: Store, clock: Clock, rng: Random, errands: E
     """The parts of one instance over a store, put together and not yet running."""
     alarm = asyncio.Event()
     scheduler = settings.scheduler
-    metrics, view, me = Metrics(), FleetView(), _instance_id(scheduler.phase2.instance_id)
+    metrics, me = Metrics(), _instance_id(scheduler.phase2.instance_id)
+    view = FleetView(pool_policy(scheduler.phase3))
     router = _router(settings, store, clock, Outbox(store, me, errands, metrics), me)
     presence_ttl_ms = scheduler.phase2.node_snapshot.presence_ttl_seconds * 1000
     directory = Directory(store, view, router, clock, ttl_ms=presence_ttl_ms)
@@ -91,11 +93,7 @@ def wire(settings: Settings, store: Store, clock: Clock, rng: Random, errands: E
         store=store,
         router=router,
         view=view,
-        selection=SelectionPolicy(
-            strategy=Strategy(scheduler.load_balancer.strategy),
-            ranking_max=RANKING_SHARED_MAX if scheduler.phase2.enabled else RANKING_MAX,
-            doubts_full=scheduler.phase2.enabled,
-        ),
+        selection=_selection_policy(settings),
         policy=_dispatch_policy(settings),
         waiting=WaitingRoom(scheduler.queue.max_pending_jobs),
         alarms=Alarms(clock, alarm.set),
@@ -159,6 +157,18 @@ def _cluster(settings: Settings, parts: Parts) -> Cluster:
     )
 
 
+def _selection_policy(settings: Settings) -> SelectionPolicy:
+    scheduler = settings.scheduler
+    is_shared = scheduler.phase2.enabled
+    return SelectionPolicy(
+        strategy=Strategy(scheduler.load_balancer.strategy),
+        ranking_max=RANKING_SHARED_MAX if is_shared else RANKING_MAX,
+        doubts_full=is_shared,
+        sample_size=scheduler.phase3.random_sample_size if scheduler.phase3.enabled else None,
+        fresh_ms=scheduler.phase2.node_snapshot.refresh_interval_ms if is_shared else 0,
+    )
+
+
 def _router(settings: Settings, store: Store, clock: Clock, outbox: Outbox, me: InstanceId) -> Router:
     scheduler = settings.scheduler
     return Router(
@@ -176,6 +186,7 @@ def _gauge(parts: Parts, view: FleetView) -> None:
     """Figures that are looked up when somebody asks."""
     parts.metrics.sessions.set_function(lambda: len(parts.router.sessions))
     parts.metrics.store_failures = lambda: parts.store.failures
+    parts.metrics.slots = view.count_slots
     parts.metrics.pending_jobs.set_function(lambda: len(parts.dispatcher.waiting))
     for status in NodeStatus:
         parts.metrics.nodes.labels(status).set_function(partial(_count_nodes, view, status))

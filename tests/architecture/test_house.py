@@ -13,7 +13,15 @@ ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src" / "dragoman").rglob("*.py"))
 LINES_MAX = 420
 FUNCTION_LINES_MAX = 60
-KEPT_NAMES = ("scheduler_phase2_", '"Phase2 enabled"', "dragoman.config.phase2 import", "settings: Phase2Settings")
+KEPT_NAMES = (
+    "scheduler_phase2_",
+    '"Phase2 enabled"',
+    "dragoman.config.phase2 import",
+    "settings: Phase2Settings",
+    '"phase3_pool_',
+    '"Phase3 two-level scheduling"',
+    ":phase3:pools:config",
+)
 """Names that operators look for, and the place where the settings have theirs."""
 
 

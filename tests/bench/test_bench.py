@@ -66,6 +66,9 @@ def test_many_instances_without_a_shared_store_are_refused() -> None:
 
 
 def test_the_choice_is_measured() -> None:
-    report = _report("selection", "--nodes", "64")
-    (choice,) = report["choices"]
+    report = _report("selection", "--nodes", "64", "--pools", "16")
+    choice, without = report["choices"]
+    (upkeep,) = report["upkeep"]
+    assert (choice["is_by_pools"], without["is_by_pools"]) == (True, False)
+    assert upkeep["core_at_1000_per_s"] > 0
     assert choice["nodes"] == 64

@@ -36,14 +36,13 @@ LEFT_OUT = {path for pair in ORDERED for path in pair} | {
 TEXTS = st.text(min_size=1, max_size=20)
 POOLS = st.lists(
     st.fixed_dictionaries(
-        {"pool_id": st.integers(0, 99), "name": TEXTS},
+        {"pool_id": st.integers(0, 99), "name": st.text("ab-_.:汉", min_size=1, max_size=8)},
         optional={
-            "required_services": st.lists(TEXTS, max_size=2),
-            "language_pairs": st.lists(st.just({"src": "auto", "tgt": "zh_Hans"}), max_size=2),
+            "required_services": st.lists(st.text("abc-_ 汉", min_size=4), max_size=2, unique=True),
+            "language_pairs": st.lists(st.just({"src": "auto", "tgt": "zh_Hans"}), max_size=1),
         },
     ),
-    max_size=3,
-    unique_by=(lambda pool: pool["pool_id"], lambda pool: pool["name"]),
+    max_size=1,
 )
 
 

@@ -122,6 +122,34 @@ def test_zero_is_good_where_it_means_something(path: tuple[str, ...], value: int
             "must not be a unix:// address",
         ),
         ({"phase3": {"enabled": True, "auto_generate_language_pools": False}}, "must define one pool or more"),
+        ({"phase3": {"pools": [{"pool_id": 1, "name": "a"}, {"pool_id": 2, "name": "A"}]}}, "in capitals and in small"),
+        (
+            {"phase3": {"pools": [{"pool_id": 1, "name": "a"}, {"pool_id": 2, "name": "b"}]}},
+            "ask for the same services",
+        ),
+        ({"phase3": {"pools": [{"pool_id": 1, "name": "a{b}"}]}}, "name"),
+        ({"phase3": {"pools": [{"pool_id": 1, "name": "a b"}]}}, "name"),
+        ({"phase3": {"pools": [{"pool_id": 1, "name": "*-en"}]}}, "name"),
+        ({"phase3": {"pools": [{"pool_id": 1, "name": "a", "required_services": ["ASR"]}]}}, "did you mean 'asr'?"),
+        ({"phase3": {"pools": [{"pool_id": 1, "name": "a", "required_services": ["asr", "asr"]}]}}, "more than once"),
+        (
+            {"phase3": {"pools": [{"pool_id": 1, "name": "a", "language_pairs": [{"src": "zh-CN", "tgt": "zh"}]}]}},
+            "nobody can join the pool",
+        ),
+        (
+            {"phase3": {"pools": [{"pool_id": 1, "name": "a", "language_pairs": [{"src": "klingon!", "tgt": "zh"}]}]}},
+            "language tag",
+        ),
+        (
+            {
+                "phase3": {
+                    "enabled": True,
+                    "pools": [{"pool_id": 1, "name": "a"}],
+                    "tenant_overrides": [{"tenant_id": "acme", "pool_id": 1}],
+                }
+            },
+            "auto_generate_language_pools = true leaves out",
+        ),
         ({"phase3": {"pools": [{"pool_id": 1, "name": "a"}, {"pool_id": 1, "name": "b"}]}}, "pool_id = 1 is there"),
         ({"phase3": {"pools": [{"pool_id": 1, "name": "a"}, {"pool_id": 2, "name": "a"}]}}, "name = 'a' is there"),
         ({"phase3": {"tenant_overrides": [{"tenant_id": "t", "pool_id": 3}]}}, "pool_id = 3 of tenant 't' is no pool"),
@@ -235,13 +263,12 @@ def test_what_is_not_built_yet_is_said_in_one_sentence_each() -> None:
     assert unbuilt_features(Settings()) == ()
     asked = Settings.model_validate(
         {
-            "scheduler": {"phase2": {"enabled": True}, "phase3": {"enabled": True}},
             "auth": {"mode": "jwt"},
             "observability": {"otlp_endpoint": "http://collector:4317"},
         }
     )
     sentences = unbuilt_features(asked)
-    assert len(sentences) == 3
-    for name, sentence in zip(("phase3", "auth", "otlp_endpoint"), sentences, strict=True):
+    assert len(sentences) == 2
+    for name, sentence in zip(("auth", "otlp_endpoint"), sentences, strict=True):
         assert name in sentence
         assert "not built yet" in sentence

@@ -48,6 +48,7 @@ def test_things_of_different_kinds_never_share_a_key(name: str) -> None:
     node_id, dead, session_id = NodeId(name), InstanceId(name), SessionId(name)
     named = [
         *(keys.instances, keys.nodes, keys.nodes_seen, keys.changes, keys.due, keys.born),
+        *(keys.pool_plan, keys.pool_members(name)),
         *(keys.slots(node_id), keys.over(node_id), keys.node_owner(node_id), keys.snapshot(node_id)),
         *(keys.node_presence(node_id), keys.capabilities(node_id), keys.session(session_id)),
         *(keys.session_owner(session_id), keys.presence(dead), keys.estate(dead), keys.sessions_of(dead)),

@@ -12,7 +12,8 @@ from dragoman.core.capability import Languages, Service
 from dragoman.core.ids import NodeId
 from dragoman.core.language import Language
 from dragoman.core.node import Health, Node, NodeStatus, newly_registered
-from dragoman.core.view import FleetView, NodeEntry
+from dragoman.core.profiles import NodeEntry
+from dragoman.core.view import FleetView
 
 
 def examples(number: int) -> settings:

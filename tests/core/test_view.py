@@ -13,8 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from dragoman.core.capability import Languages, Need, Service
 from dragoman.core.ids import NodeId
 from dragoman.core.node import Node, NodeStatus
+from dragoman.core.profiles import LEVELS, LoadIndex, NodeEntry
 from dragoman.core.refusal import Reason
-from dragoman.core.view import LEVELS, FleetView, LoadIndex, NodeEntry
+from dragoman.core.view import FleetView
 from tests.core.fleet import a_fleet, a_health, a_node, enter, examples, languages, services
 from tests.support.builders import a_need
 
@@ -166,7 +167,7 @@ class ViewMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_kind_of_node_counts_its_own(self) -> None:
-        assert sum(profile.size for profile in self.view.profiles.values()) == len(self.rows)
+        assert sum(len(profile.nodes) for profile in self.view.profiles.values()) == len(self.rows)
         standings: Counter[Reason | None] = Counter()
         for profile in self.view.profiles.values():
             standings.update(profile.standings)

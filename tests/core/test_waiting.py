@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from dragoman.core.capability import Need
 from dragoman.core.ids import JobId, NodeId
 from dragoman.core.node import NodeStatus
-from dragoman.core.view import FleetView, NodeEntry
+from dragoman.core.profiles import NodeEntry
+from dragoman.core.view import FleetView
 from dragoman.core.waiting import WaitingRoom
 from tests.core.fleet import a_health, a_node, enter, examples, services
 from tests.support.builders import a_need

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from dragoman.bench.roundtrip import Options, Run
+    from dragoman.bench.selection import Choice, Upkeep
 
 bench = typer.Typer(
     name="bench",
@@ -112,33 +113,51 @@ def floor(
 @bench.command()
 def selection(
     nodes: Annotated[list[int] | None, typer.Option(min=16, help="Nodes in the fleet; may be repeated.")] = None,
+    pools: Annotated[list[int] | None, typer.Option(min=1, max=500, help="Pools they are in; may be repeated.")] = None,
     *,
     as_json: _Json = False,
 ) -> None:
-    """Measure the choice of a node alone, in fleets of growing size.
+    """Measure the choice of a node alone, in fleets of growing size, with pools and without; then their upkeep.
 
-    Example: dragoman bench selection --nodes 100 --nodes 100000
+    Example: dragoman bench selection --nodes 100 --nodes 100000 --pools 16
     """
     import msgspec
     from rich.console import Console
-    from rich.table import Table
 
-    from dragoman.bench.selection import measure_choices
+    from dragoman.bench.selection import POOLS, measure_choices, measure_upkeep
 
     progress = Console(stderr=True)
-    choices = []
-    for count in nodes or [100, 1_000, 10_000, 100_000]:
-        with progress.status(f"{count:,} nodes"):
-            choices.append(measure_choices(count))
+    sizes = list(product(pools or POOLS, nodes or [100, 1_000, 10_000, 100_000]))
+    choices, upkeep = [], []
+    for parts, count in sizes:
+        with progress.status(f"{count:,} nodes, {parts} pools"):
+            choices += [measure_choices(count, parts, is_by_pools=is_by_pools) for is_by_pools in (True, False)]
+            upkeep.append(measure_upkeep(count, parts))
     if as_json:
-        report = {"what": "selection", "machine": _machine(), "choices": choices}
+        report = {"what": "selection", "machine": _machine(), "choices": choices, "upkeep": upkeep}
         typer.echo(msgspec.json.encode(report).decode())
         return
+    _print_choices(choices, upkeep)
+
+
+def _print_choices(choices: Sequence[Choice], upkeep: Sequence[Upkeep]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title=f"choice of a node: {_machine()}")
-    for heading in ("nodes", "choose, µs", "choose, take and give back, µs"):
+    for heading in ("nodes", "pools", "by pools", "choose, µs", "choose, take and give back, µs"):
         table.add_column(heading, justify="right")
     for choice in choices:
-        table.add_row(f"{choice.nodes:,}", f"{choice.choose_us:.1f}", f"{choice.choose_and_keep_us:.1f}")
+        by_pools = "yes" if choice.is_by_pools else "no"
+        figures = (f"{choice.choose_us:.1f}", f"{choice.choose_and_keep_us:.1f}")
+        table.add_row(f"{choice.nodes:,}", str(choice.pools), by_pools, *figures)
+    Console().print(table)
+    table = Table(title=f"upkeep of the pools: {_machine()}")
+    for heading in ("nodes", "pools", "register, µs", "change, µs", "leave, µs", "of a core at 1,000/s"):
+        table.add_column(heading, justify="right")
+    for kept in upkeep:
+        steps = [f"{spent_us:.1f}" for spent_us in (kept.register_us, kept.change_us, kept.leave_us)]
+        table.add_row(f"{kept.nodes:,}", str(kept.pools), *steps, f"{kept.core_at_1000_per_s:.1%}")
     Console().print(table)
 
 

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from typing import Final
 
 from dragoman.clock import Clock
+from dragoman.cluster.pool_board import PoolBoard
 from dragoman.core.capability import Service
 from dragoman.core.ids import InstanceId, NodeId
 from dragoman.core.node import Health, NodeStatus, gone
-from dragoman.core.view import FleetView, NodeEntry
+from dragoman.core.profiles import NodeEntry
+from dragoman.core.view import FleetView
 from dragoman.routing.router import Router
 from dragoman.store.interface import Store
 from dragoman.store.registry import Changes, NodeLoad, NodeSnapshot
@@ -37,8 +39,6 @@ class Directory:
         self._clock = clock
         self._ttl_ms = ttl_ms
         self._cursor: str | None = None
-        self._peers: frozenset[InstanceId] = frozenset()
-        """Who was known as alive at the last reading."""
         self._changed: dict[NodeId, None] = {}
         self.news = asyncio.Event()
         """Set while there is something that the others must know soon."""
@@ -46,6 +46,10 @@ class Directory:
         """Nodes of others that have become ready since somebody last looked."""
         self._offline: OrderedDict[NodeId, int] = OrderedDict()
         """Nodes of others that are gone, by since when."""
+        self.board = PoolBoard(store, view, router)
+        """What the store shows of pools."""
+        self._strangers: set[InstanceId] = set()
+        """Instances that published nodes and were not known to be there."""
         self.own_count: Callable[[NodeId], int] = _none
         """How many jobs of this instance are at a node."""
         self.is_in_doubt: Callable[[], bool] = _never
@@ -59,6 +63,7 @@ class Directory:
     def forget_published(self) -> None:
         """The store may have lost what it knew: publish everything of ours, and read everything of the others."""
         self._cursor = None
+        self.board.forget()
         for node_id in self._router.nodes:
             self.note_change(node_id)
 
@@ -94,15 +99,16 @@ class Directory:
 
     async def refresh(self) -> list[NodeId]:
         """Read what the others published. Answers the nodes that were lost where we knew them."""
-        peers = frozenset(self._router.peers)
-        if peers - self._peers:
-            # What a newcomer published was passed over while nobody knew of it.
+        if not self._strangers.isdisjoint(self._router.peers):
+            # It published before we knew that it is there, and was not believed.
             self._cursor = None
-        self._peers = peers
+        if self._cursor is None:
+            self._strangers.clear()
         changes = await self._store.changes(self._cursor)
         lost = self._apply(changes)
         # While in doubt everything is read each time: who stays away until that is over is gone.
         self._cursor = None if self.is_in_doubt() else changes.cursor
+        self._view.heard_ms = self._clock.now_ms()
         return lost
 
     def peer_gone(self, peer: InstanceId) -> list[NodeId]:
@@ -158,6 +164,7 @@ class Directory:
         if home not in self._router.peers and snapshot.status is not NodeStatus.OFFLINE:
             # Nobody is there who could reach it; its connection was lost with that instance.
             health = gone(health)
+            self._strangers.add(home)
         is_here = health.status is not NodeStatus.OFFLINE
         if is_here:
             self._router.node_homes[node_id] = home

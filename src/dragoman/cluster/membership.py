@@ -23,7 +23,8 @@ from dragoman.core.node import (
     gone,
     newly_registered,
 )
-from dragoman.core.view import FleetView, NodeEntry
+from dragoman.core.profiles import NodeEntry
+from dragoman.core.view import FleetView
 from dragoman.protocol.codec import FormatError
 from dragoman.protocol.declarations import busiest, is_plausible, read_heartbeat, read_register
 from dragoman.protocol.fields import Error, ErrorCode

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
-from dragoman.config.section import Conflict, Count, Section, Seed, SourceLanguage, TargetLanguage, Text
+from dragoman.config.section import Conflict, Count, PoolName, Section, Seed, SourceLanguage, TargetLanguage, Text
+from dragoman.core.capability import Service
+from dragoman.core.language import parse_language
+
+T = TypeVar("T", int, str, tuple[str, str])
 
 
 class AutoPoolSettings(Section):
@@ -42,13 +46,34 @@ class ManualPool(Section):
     """A pool defined by hand, used when `auto_generate_language_pools` is false."""
 
     pool_id: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(description="Its number, unique.")
-    name: Text = Field(description="Its name, unique; a label of metrics.")
+    name: PoolName = Field(description="Its name, unique; a label of metrics.")
     required_services: Annotated[tuple[Text, ...], Field(strict=False)] = Field(
         default=(), description="Service types or service ids that a node needs to belong to it."
     )
     language_pairs: Annotated[tuple[LanguagePair, ...], Field(strict=False)] = Field(
         default=(), description="What it is for; empty = all."
     )
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """See Section."""
+        types = {service.value for service in Service}
+        for name in self.required_services:
+            if name not in types and name.strip().lower() in types:
+                yield Conflict(
+                    keys=("required_services",),
+                    text=f"{name!r} is neither a type of service nor an id; did you mean {name.strip().lower()!r}?",
+                )
+        for name in _doubled(self.required_services):
+            yield Conflict(keys=("required_services",), text=f"{name!r} is there more than once")
+        pairs = [(parse_language(pair.src), parse_language(pair.tgt)) for pair in self.language_pairs]
+        for src, tgt in _doubled(pairs):
+            yield Conflict(keys=("language_pairs",), text=f"{src} to {tgt} is there more than once")
+        for src, tgt in dict.fromkeys(pairs):
+            if src == tgt:
+                yield Conflict(
+                    keys=("language_pairs",),
+                    text=f"{src} to {tgt} is one language; nobody translates it, so nobody can join the pool",
+                )
 
 
 class TenantOverride(Section):
@@ -72,7 +97,8 @@ class Phase3Settings(Section):
     )
     random_sample_size: Count = Field(default=20, description="Nodes of a pool that are compared for a job.")
     fallback_scan_all_pools: bool = Field(
-        default=True, description="Whether the other pools are tried when the chosen one is full."
+        default=True,
+        description="Whether nodes outside the pools of a job are tried when these are full, or there are none.",
     )
     pool_match_scope: Literal["core_only", "all_required"] = Field(
         default="core_only",
@@ -105,9 +131,19 @@ class Phase3Settings(Section):
             yield Conflict(keys=("pools",), text=f"pool_id = {pool_id} is there more than once; ids must be unique")
         for name in _doubled(pool.name for pool in pools):
             yield Conflict(keys=("pools",), text=f"name = {name!r} is there more than once; names must be unique")
+        for name in _doubled({pool.name: pool.name.casefold() for pool in pools}.values()):
+            yield Conflict(keys=("pools",), text=f"name = {name!r} is there in capitals and in small letters")
+        for first, second in _alike(pools):
+            text = f"{first!r} and {second!r} ask for the same services and languages; make them one"
+            yield Conflict(keys=("pools",), text=text)
         yield from self._override_conflicts()
 
     def _override_conflicts(self) -> Iterator[Conflict]:
+        if self.enabled and self.auto_generate_language_pools and self.tenant_overrides:
+            yield Conflict(
+                keys=("tenant_overrides", "auto_generate_language_pools"),
+                text="name pools defined by hand, which auto_generate_language_pools = true leaves out",
+            )
         known = sorted({pool.pool_id for pool in self.pools})
         keys = ("tenant_overrides", "pools")
         for tenant in _doubled(override.tenant_id for override in self.tenant_overrides):
@@ -121,5 +157,15 @@ class Phase3Settings(Section):
                 )
 
 
-def _doubled(values: Iterable[int | str]) -> list[int | str]:
+def _doubled(values: Iterable[T]) -> list[T]:
     return [value for value, count in Counter(values).items() if count > 1]
+
+
+def _alike(pools: tuple[ManualPool, ...]) -> Iterator[tuple[str, str]]:
+    """Pools that exactly the same nodes would join."""
+    known: dict[object, str] = {}
+    for pool in pools:
+        pairs = frozenset((parse_language(pair.src), parse_language(pair.tgt)) for pair in pool.language_pairs)
+        other = known.setdefault((frozenset(pool.required_services), pairs), pool.name)
+        if other != pool.name:
+            yield other, pool.name

@@ -50,7 +50,6 @@ def configuration_reference() -> str:
 def _unbuilt() -> Iterator[str]:
     everything = Settings.model_validate(
         {
-            "scheduler": {"phase2": {"enabled": True}, "phase3": {"enabled": True}},
             "auth": {"mode": "jwt"},
             "observability": {"otlp_endpoint": "http://127.0.0.1:4317"},
         }

@@ -77,6 +77,13 @@ Text: TypeAlias = Annotated[str, Field(min_length=1, max_length=1000), Wording("
 KeyPart: TypeAlias = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9._:-]{1,200}$"), Wording("1 to 200 letters, digits, `.`, `_`, `:` or `-`")
 ]
+# A label of metrics, a part of Redis keys, and of names that people type: in any script, without what is used to quote,
+# to separate, or to name pools that nobody defined.
+PoolName: TypeAlias = Annotated[
+    str,
+    Field(pattern=r"^[^\s{}()*\x00-\x1f\x7f\"'\\,;/]{1,200}$"),
+    Wording("1 to 200 characters, no spaces, brackets, quotes, stars, commas, semicolons or slashes"),
+]
 SourceLanguage: TypeAlias = Annotated[
     str, AfterValidator(_language), Wording("a language tag like `en`, `pt-BR` or `auto`")
 ]

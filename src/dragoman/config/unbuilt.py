@@ -7,12 +7,7 @@ from dragoman.config.settings import Settings
 
 def unbuilt_features(settings: Settings) -> tuple[str, ...]:
     """One sentence for each setting that is read and checked, but would not be honoured."""
-    scheduler = settings.scheduler
     asked = (
-        (
-            scheduler.phase3.enabled,
-            "[scheduler.phase3] enabled = true: choosing by pools is not built yet; leave it out",
-        ),
         (settings.auth.mode != "none", '[auth] mode = "jwt": signed tokens are not built yet; leave it out'),
         (
             settings.observability.otlp_endpoint != "",

@@ -12,6 +12,7 @@ class Reason(StrEnum):
     TENANT = "tenant"
     SERVICE_MISSING = "service_missing"
     LANGUAGE = "language"
+    OUTSIDE_POOLS = "outside_pools"
     NOT_READY = "not_ready"
     MODEL_UNAVAILABLE = "model_unavailable"
     ALREADY_TRIED = "already_tried"
@@ -19,7 +20,9 @@ class Reason(StrEnum):
     FULL = "full"
 
 
-LASTING = frozenset({Reason.TENANT, Reason.SERVICE_MISSING, Reason.LANGUAGE, Reason.ALREADY_TRIED})
+LASTING = frozenset(
+    {Reason.TENANT, Reason.SERVICE_MISSING, Reason.LANGUAGE, Reason.OUTSIDE_POOLS, Reason.ALREADY_TRIED}
+)
 """Reasons that waiting does not mend."""
 
 
@@ -46,6 +49,7 @@ _IN_WORDS = {
     Reason.TENANT: "for other tenants only",
     Reason.SERVICE_MISSING: "without a service it needs",
     Reason.LANGUAGE: "not for these languages",
+    Reason.OUTSIDE_POOLS: "outside the pools that it may use",
     Reason.NOT_READY: "not ready",
     Reason.MODEL_UNAVAILABLE: "without the model for now",
     Reason.ALREADY_TRIED: "that failed at it already",

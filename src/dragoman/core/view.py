@@ -10,223 +10,32 @@ however many nodes there are, and a change costs its own node only.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from random import Random
-from typing import Final, TypeAlias
+from typing import Final
 
-from dragoman.core.capability import Languages, Need, Service
-from dragoman.core.ids import NodeId, TenantId
+from dragoman.core.capability import Need, Service
+from dragoman.core.ids import NodeId
 from dragoman.core.job import Candidate
 from dragoman.core.node import Health, Node, NodeStatus
+from dragoman.core.pool_index import PoolIndex, Route
+from dragoman.core.pools import OUTSIDE, PoolPolicy
+from dragoman.core.profiles import LEVELS, NodeEntry, Profile, ProfileKey
 from dragoman.core.refusal import Reason
-
-LEVELS: Final = 64
-"""Steps of load that the index tells apart; nodes with up to this many slots are ordered exactly."""
 
 _NEEDS_MAX: Final = 4096
 _RANK_OF_SLOTS: Final = 1_000_000
 """So much that one slot of thousands counts for more than the whole range of a machine's load."""
-
-ProfileKey: TypeAlias = tuple[frozenset[Service], Languages, TenantId | None, bool]
-
-
-class NodeEntry:
-    """One node as the view knows it. Changed only by FleetView."""
-
-    __slots__ = (
-        "assigned",
-        "candidate",
-        "health",
-        "is_overloaded",
-        "level",
-        "load",
-        "marks",
-        "node",
-        "place",
-        "profile",
-        "rank",
-        "standing",
-        "used",
-    )
-
-    def __init__(self, node: Node, health: Health, profile: Profile) -> None:
-        self.node = node
-        self.candidate = Candidate(node.id, node.slots)
-        self.health = health
-        self.profile = profile
-        self.used = 0
-        self.load = 0.0
-        """The busiest of its resources, in percent."""
-        self.is_overloaded = False
-        self.marks: dict[Service | Need, int] = {}
-        """What it said it cannot do after all, and until when (ms)."""
-        self.assigned = 0
-        """When it was last given a job, as a serial number: for turns."""
-        self.standing: Reason | None = Reason.NOT_READY
-        """Why it can take nothing at all now; None when it can."""
-        self.rank = 0.0
-        """Where it stands in an order by load: slots used over slots first, then resources. Lower is better."""
-        self.level = -1
-        self.place = -1
-
-    def can_never(self, need: Need) -> Reason | None:
-        """Why it can never take this need; None when it can."""
-        reason = self.profile.can_never(need)
-        if reason is Reason.TENANT and need.preferred == self.node.id:
-            return self.node.refuses(need, is_named=True)
-        return reason
-
-    def refuses(self, need: Need, now_ms: int) -> Reason | None:
-        """Why it cannot take this need now; None when it can."""
-        lasting = self.can_never(need)
-        if lasting is not None:
-            return lasting
-        if self.standing is Reason.NOT_READY:
-            return Reason.NOT_READY
-        if self.marks and self.is_marked(need, now_ms):
-            return Reason.MODEL_UNAVAILABLE
-        return self.standing
-
-    def is_marked(self, need: Need, now_ms: int) -> bool:
-        """Whether it said lately that it cannot do this after all."""
-        self.marks = {what: until for what, until in self.marks.items() if until > now_ms}
-        return need in self.marks or any(service in self.marks for service in need.services)
-
-
-class LoadIndex:
-    """Nodes that can take a job, by how much of their slots is used; each step costs the same however many they are."""
-
-    __slots__ = ("_levels", "_lowest", "count")
-
-    def __init__(self) -> None:
-        self._levels: list[list[NodeEntry]] = [[] for _ in range(LEVELS)]
-        self._lowest = LEVELS
-        self.count = 0
-
-    def put(self, entry: NodeEntry, level: int) -> None:
-        """Enter a node at a level, or move it there; -1 takes it out."""
-        if entry.level == level:
-            return
-        if entry.level >= 0:
-            nodes = self._levels[entry.level]
-            last = nodes.pop()
-            if last is not entry:
-                nodes[entry.place] = last
-                last.place = entry.place
-            self.count -= 1
-        entry.level = level
-        if level >= 0:
-            nodes = self._levels[level]
-            entry.place = len(nodes)
-            nodes.append(entry)
-            self._lowest = min(self._lowest, level)
-            self.count += 1
-
-    def lowest(self, limit: int, rng: Random) -> list[NodeEntry]:
-        """Up to `limit` nodes, the least loaded level first; each level is entered at random."""
-        if not self.count:
-            return []
-        levels = self._levels
-        while not levels[self._lowest]:
-            self._lowest += 1
-        nodes = levels[self._lowest]
-        start = int(rng.random() * len(nodes))
-        found = nodes[start : start + limit]
-        if len(found) == limit:
-            return found
-        found += nodes[: min(start, limit - len(found))]
-        level, wanted = self._lowest, min(limit, self.count)
-        while len(found) < wanted:
-            level += 1
-            nodes = levels[level]
-            if nodes:
-                start = int(rng.random() * len(nodes))
-                found += nodes[start : start + wanted - len(found)]
-                found += nodes[: min(start, wanted - len(found))]
-        return found
-
-    def level_size(self, level: int) -> int:
-        """How many nodes are at a level."""
-        return len(self._levels[level])
-
-    def ascending(self, rng: Random) -> Iterator[NodeEntry]:
-        """All nodes in it, the least loaded level first, each level from a random start."""
-        while self._lowest < LEVELS and not self._levels[self._lowest]:
-            self._lowest += 1
-        for level in range(self._lowest, LEVELS):
-            nodes = self._levels[level]
-            if not nodes:
-                continue
-            start = int(rng.random() * len(nodes))
-            yield from nodes[start:]
-            yield from nodes[:start]
-
-
-class FullNodes:
-    """Nodes of which nothing but a free slot is missing, as far as is known."""
-
-    __slots__ = ("_nodes", "_places")
-
-    def __init__(self) -> None:
-        self._nodes: list[NodeEntry] = []
-        self._places: dict[NodeId, int] = {}
-
-    def add(self, entry: NodeEntry) -> None:
-        """Enter a node."""
-        if entry.node.id not in self._places:
-            self._places[entry.node.id] = len(self._nodes)
-            self._nodes.append(entry)
-
-    def discard(self, entry: NodeEntry) -> None:
-        """Take a node out."""
-        place = self._places.pop(entry.node.id, None)
-        if place is not None:
-            last = self._nodes.pop()
-            if last is not entry:
-                self._nodes[place] = last
-                self._places[last.node.id] = place
-
-    def some(self, limit: int, rng: Random) -> list[NodeEntry]:
-        """Up to `limit` of them, from a random start."""
-        nodes = self._nodes
-        if not nodes:
-            return []
-        start = int(rng.random() * len(nodes))
-        return (nodes[start : start + limit] + nodes[: min(start, limit)])[:limit]
-
-
-class Profile:
-    """Nodes that can do the same, for the same tenants."""
-
-    __slots__ = ("example", "free", "full", "key", "size", "standings", "verdicts")
-
-    def __init__(self, key: ProfileKey, example: Node) -> None:
-        self.key = key
-        self.example = example
-        """One of them: what it refuses, all refuse."""
-        self.size = 0
-        self.free = LoadIndex()
-        self.full = FullNodes()
-        self.standings: Counter[Reason | None] = Counter()
-        """How many of them can take nothing now, by reason, and (None) how many can."""
-        self.verdicts: dict[Need, Reason | None] = {}
-
-    def can_never(self, need: Need) -> Reason | None:
-        """Why none of them can ever take this need; remembered, because it is asked again and again."""
-        try:
-            return self.verdicts[need]
-        except KeyError:
-            if len(self.verdicts) >= _NEEDS_MAX:
-                self.verdicts.clear()
-            verdict = self.verdicts[need] = self.example.refuses(need, is_named=False)
-            return verdict
+_RANK_OF_AGE: Final = 1e-12
+"""So little that a heartbeat's age tells apart only machines equally loaded."""
+_NO_POOLS: Final = PoolPolicy()
 
 
 class FleetView:
     """Every node known, with what it is believed to run."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: PoolPolicy = _NO_POOLS) -> None:
+        self.pools = PoolIndex(policy, self.serving)
+        self._service_ids = policy.service_ids
         self._entries: dict[NodeId, NodeEntry] = {}
         self.profiles: dict[ProfileKey, Profile] = {}
         self._serving: dict[Need, list[Profile]] = {}
@@ -235,6 +44,10 @@ class FleetView:
         """Nodes with a mark that may still be good."""
         self.touched: set[NodeId] = set()
         """Nodes that may be more or less busy than when somebody last looked; whoever looks takes the set."""
+        self.joined: set[NodeId] = set()
+        """Nodes that may belong to other pools than when somebody last looked; whoever looks takes the set."""
+        self.heard_ms = 0
+        """When others last told how busy their nodes are."""
 
     def get(self, node_id: NodeId) -> NodeEntry | None:
         """The entry of a node, if it is known."""
@@ -247,27 +60,35 @@ class FleetView:
         return len(self._entries)
 
     def serving(self, need: Need) -> list[Profile]:
-        """The profiles whose nodes can serve a need."""
+        """The profiles whose nodes can serve a need, whatever pools say."""
         profiles = self._serving.get(need)
         if profiles is None:
             if len(self._serving) >= _NEEDS_MAX:
                 self._serving.clear()
-            profiles = [profile for profile in self.profiles.values() if profile.can_never(need) is None]
+            profiles = [profile for profile in self.profiles.values() if profile.cannot_serve(need) is None]
             self._serving[need] = profiles
         return profiles
+
+    def route(self, need: Need) -> Route:
+        """The pools that a need may go to."""
+        return self.pools.route(need)
 
     def put(self, node: Node, health: Health) -> NodeEntry:
         """Enter a node, or what it now says of itself. What it is believed to run stays."""
         entry = self._entries.get(node.id)
         if entry is None:
-            entry = self._entries[node.id] = NodeEntry(node, health, self._join(node))
-            entry.profile.standings[entry.standing] += 1
+            entry = self._entries[node.id] = NodeEntry(node, health, self._profile(node))
+            self._join(entry)
         elif entry.node != node:
-            self._leave(entry)
+            before, after = entry.profile, self._profile(node)
+            if after is not before:
+                self._leave(entry)
+                entry.profile = after
             entry.node = node
             entry.candidate = Candidate(node.id, node.slots)
-            entry.profile = self._join(node)
-            entry.profile.standings[entry.standing] += 1
+            if after is not before:
+                self._join(entry)
+                self._drop_empty(before)
         entry.health = health
         self._place(entry)
         return entry
@@ -277,7 +98,23 @@ class FleetView:
         entry = self._entries.pop(node_id, None)
         if entry is not None:
             self._leave(entry)
+            self._drop_empty(entry.profile)
             self.marked.discard(node_id)
+
+    def count_slots(self) -> dict[tuple[str, str], int]:
+        """Slots by pool and state. A node of several pools is counted in each."""
+        counts: dict[tuple[str, str], int] = {}
+        pools = [(group.pool.name, tuple(group.profiles.values())) for group in self.pools.planned()]
+        outside = tuple(
+            profile for profile in self.profiles.values() if not any(group.is_planned for group in profile.groups)
+        )
+        for name, profiles in (*pools, (OUTSIDE, outside)):
+            slots = sum(profile.slots for profile in profiles)
+            busy = sum(profile.busy_slots for profile in profiles)
+            free = sum(profile.free_slots for profile in profiles)
+            if slots or name != OUTSIDE:
+                counts |= {(name, "used"): busy, (name, "free"): free, (name, "withheld"): slots - busy - free}
+        return counts
 
     def set_health(self, entry: NodeEntry, health: Health) -> None:
         """Note how a node is doing."""
@@ -353,8 +190,13 @@ class FleetView:
             profile.standings[entry.standing] -= 1
             profile.standings[standing] += 1
             entry.standing = standing
+        is_online = entry.health.status is not NodeStatus.OFFLINE
+        self._count(entry, slots if is_online else 0, min(used, slots) if is_online else 0)
+        if is_online is not entry.is_online:
+            entry.is_online = is_online
+            self._count_online(entry, 1 if is_online else -1)
         if standing is None:
-            entry.rank = used / slots * _RANK_OF_SLOTS + entry.load
+            entry.rank = used / slots * _RANK_OF_SLOTS + entry.load - entry.health.heartbeat_ms * _RANK_OF_AGE
             profile.full.discard(entry)
             profile.free.put(entry, used * LEVELS // slots)
         else:
@@ -364,21 +206,56 @@ class FleetView:
             else:
                 profile.full.discard(entry)
 
-    def _join(self, node: Node) -> Profile:
-        key = (node.services, node.languages, node.tenant, node.accepts_public)
+    def _count(self, entry: NodeEntry, slots: int, busy: int) -> None:
+        """Count a node's slots in its profile, as they are now."""
+        profile = entry.profile
+        free = slots - busy if entry.standing is None else 0
+        if free != entry.free_slots:
+            profile.free_slots += free - entry.free_slots
+            entry.free_slots = free
+        if busy != entry.busy_slots:
+            profile.busy_slots += busy - entry.busy_slots
+            entry.busy_slots = busy
+        if slots != entry.slots:
+            profile.slots += slots - entry.slots
+            entry.slots = slots
+
+    def _count_online(self, entry: NodeEntry, step: int) -> None:
+        entry.profile.online += step
+        if self.pools.policy.is_on:
+            self.joined.add(entry.node.id)
+        self.pools.count(entry.profile, step)
+
+    def _profile(self, node: Node) -> Profile:
+        ids = self._service_ids
+        named = frozenset(name for name, _ in node.service_ids if name in ids) if ids else ids
+        key: ProfileKey = (node.services, node.languages, node.tenant, node.accepts_public, named)
         profile = self.profiles.get(key)
         if profile is None:
             profile = self.profiles[key] = Profile(key, node)
             self._serving.clear()
-        profile.size += 1
+            self.pools.enter(profile)
         return profile
+
+    def _join(self, entry: NodeEntry) -> None:
+        entry.profile.nodes[entry.node.id] = entry
+        entry.profile.standings[entry.standing] += 1
 
     def _leave(self, entry: NodeEntry) -> None:
         profile = entry.profile
         profile.free.put(entry, -1)
         profile.full.discard(entry)
         profile.standings[entry.standing] -= 1
-        profile.size -= 1
-        if not profile.size:
-            del self.profiles[profile.key]
+        del profile.nodes[entry.node.id]
+        profile.slots -= entry.slots
+        profile.busy_slots -= entry.busy_slots
+        profile.free_slots -= entry.free_slots
+        entry.slots = entry.busy_slots = entry.free_slots = 0
+        if entry.is_online:
+            entry.is_online = False
+            self._count_online(entry, -1)
+
+    def _drop_empty(self, profile: Profile) -> None:
+        if not profile.nodes and self.profiles.pop(profile.key, None) is not None:
             self._serving.clear()
+            self.pools.leave(profile)

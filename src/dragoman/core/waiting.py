@@ -13,7 +13,7 @@ from typing import Final
 
 from dragoman.core.capability import Need
 from dragoman.core.ids import JobId
-from dragoman.core.view import NodeEntry
+from dragoman.core.profiles import NodeEntry
 
 _VOID_MAX: Final = 64
 """Places kept for jobs that left, beside as many as there are jobs."""

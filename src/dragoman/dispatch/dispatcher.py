@@ -16,6 +16,7 @@ from dragoman.core.view import FleetView
 from dragoman.core.waiting import WaitingRoom
 from dragoman.dispatch.alarms import Alarms
 from dragoman.dispatch.answers import Answers
+from dragoman.dispatch.demand import Demands
 from dragoman.dispatch.live_jobs import DispatchPolicy, LiveJob, LiveJobs, ids, names
 from dragoman.dispatch.moves import Moves
 from dragoman.dispatch.outcomes import (
@@ -80,7 +81,8 @@ class Dispatcher:
         """Nodes connected here that may have a free slot since somebody last looked."""
         self.is_draining = False
         self.answers = Answers(view, waiting, clock, metrics)
-        self.rankings = Rankings(view, waiting, selection, rng, spread_ms=policy.spread_ms)
+        self.demands = Demands(view)
+        self.rankings = Rankings(view, waiting, selection, rng, metrics, spread_ms=policy.spread_ms)
 
     async def submit(self, request: JobRequest) -> Submission:
         """Take an utterance: it is given to a node, waits with a known deadline, or is refused with the reasons."""
@@ -301,6 +303,7 @@ class Dispatcher:
         self.metrics.job_duration_seconds.observe((now_ms - job.request.accepted_ms) / 1000)
         if state is JobState.FINISHED:
             self.answers.count_service(job.request.need, now_ms)
+            self.demands.end(job, now_ms)
 
     def watch(self, job: LiveJob) -> None:
         """Set the alarm for when the job must be looked at again."""
@@ -308,8 +311,6 @@ class Dispatcher:
         if job.due_ms is None or due_ms < job.due_ms:
             job.due_ms = due_ms
             self.alarms.set(due_ms, job.id)
-
-    # --- steps
 
     def _admit(self, request: JobRequest, now_ms: int) -> tuple[Error | None, tuple[Candidate, ...]]:
         """Whether a request may become a job, and which nodes are worth trying for it."""
@@ -355,6 +356,7 @@ class Dispatcher:
         if spent_ms >= self.policy.slow_ms and not job.wait_until_ms:
             log.warning("slow path", spent_ms=spent_ms, **ids(job))
         self.rankings.served(job.request.session_id, reserved.node_id, now_ms)
+        self.demands.begin(job, now_ms)
         self.watch(job)
         self.router.hint(job.request, UiEventKind.DISPATCHED, now_ms)
 

@@ -150,16 +150,20 @@ class Handover:
 
     async def give_up(self, session_id: SessionId, to: InstanceId) -> None:
         """A session goes on at another instance: it gets what is held of it here."""
+        nothing = Yielded(session_id, is_known=False)
         if self._router.is_expected(session_id):
+            # It is not here yet, and those who want it must not wait for each other in a ring.
             self._wanted[session_id] = to
+            self._router.outbox.post(to, nothing)
             return
         if await self._store.session_owner(session_id) == self._router.me:
             log.info("session has come back meanwhile", session_id=session_id, wanted_by=to)
+            self._router.outbox.post(to, nothing)
             return
         session = self._router.sessions.pop(session_id, None)
         self._router.moved(session_id, to)
         if session is None:
-            self._router.outbox.post(to, Yielded(session_id, is_known=False))
+            self._router.outbox.post(to, nothing)
             return
         unconfirmed, held = session.give_up()
         last_seq, audio = session.segmenter.give_up()

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 from dragoman.core.ids import JobId, NodeId, SessionId
 from dragoman.core.job import JobRequest
 from dragoman.core.lifecycle import JobState
+from dragoman.core.pools import OUTSIDE
 
 K = TypeVar("K")
 
@@ -44,6 +45,7 @@ class LiveJob:
         "given_ms",
         "id",
         "node_id",
+        "pool",
         "request",
         "state",
         "tried",
@@ -56,6 +58,8 @@ class LiveJob:
         self.state = JobState.CREATED
         self.attempt = 0
         self.node_id: NodeId | None = None
+        self.pool = OUTSIDE
+        """The pool that its node is in."""
         self.tried: tuple[NodeId, ...] = ()
         """Nodes that failed at it."""
         self.failures = 0

@@ -210,6 +210,12 @@ class SessionConnection(Connection):
     async def _continue(self, init: SessionInit, resumed: Resumed, token: str, digest: bytes) -> None:
         router, handover = self._parts.router, self._parts.handover
         session = router.sessions.get(resumed.record.session_id)
+        if session is not None and resumed.previous not in (None, self._instance_id):
+            # It has been elsewhere meanwhile: what is left of it here is old.
+            del router.sessions[session.id]
+            if session.mailbox is not None:
+                session.mailbox.close(CLOSE_DONE, "the session goes on on another connection")
+            session = None
         if session is None:
             taken = await handover.take_over(resumed, digest, init.terminals_received)
             if handover.has_lost(taken.session.id, digest):

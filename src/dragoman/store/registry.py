@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -67,6 +67,33 @@ class Changes(Struct, frozen=True, kw_only=True):
     loads: tuple[NodeLoad, ...]
     is_complete: bool
     """Whether `nodes` is every node there is: the reader had missed changes, or is new."""
+
+
+class PoolRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One pool of the plan, as it is shown to who reads along."""
+
+    name: str
+    languages: tuple[str, ...] = ()
+    pairs: tuple[str, ...] = ()
+    target: str | None = None
+    """Of a mixed pool."""
+    services: tuple[str, ...] = ()
+
+
+class PoolPlan(Struct, frozen=True, kw_only=True):
+    """The pools now in force."""
+
+    version: int
+    """One more for each plan that differs from the one before."""
+    pools: tuple[PoolRecord, ...]
+
+
+class PoolChange(NamedTuple):
+    """Nodes that joined a pool, and nodes that left it."""
+
+    pool: str
+    joined: tuple[NodeId, ...]
+    left: tuple[NodeId, ...]
 
 
 class Registry(Protocol):
@@ -143,6 +170,22 @@ class Registry(Protocol):
 
     async def prune_nodes(self, older_ms: int) -> int:
         """Forget nodes that nobody has vouched for in so long. Answers how many."""
+        ...
+
+    # --- what is shown of pools
+
+    async def publish_pools(
+        self, plan: tuple[PoolRecord, ...] | None, changes: Sequence[PoolChange], ttl_ms: int, *, renew: bool
+    ) -> None:
+        """Show the pools in force, if they are given, and who joined and left them. `renew` keeps all of these."""
+        ...
+
+    async def pool_plan(self) -> PoolPlan | None:
+        """The pools that are shown to be in force."""
+        ...
+
+    async def pool_members(self, pool: str) -> frozenset[NodeId]:
+        """The nodes that are shown to be in a pool."""
         ...
 
     # --- whether the store can be used

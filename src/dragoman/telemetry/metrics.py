@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 _DISPATCH_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -46,6 +46,12 @@ class Metrics(Collector):
     def __init__(self) -> None:
         self.jobs: Tally[str] = Tally()
         """Jobs ended, by state."""
+        self.pools_selected: Tally[str] = Tally()
+        """Choices of nodes, by the pool that they came from."""
+        self.pool_fallbacks: Tally[str] = Tally()
+        """Choices that the pool chosen first did not serve, by reason."""
+        self.slots: Callable[[], Mapping[tuple[str, str], int]] = dict
+        """Slots by pool and state; looked up when somebody asks."""
         self.store_failures: Callable[[], Mapping[str, int]] = dict
         """What went wrong with the store, by kind; looked up when somebody asks."""
         self.dispatch_seconds = Distribution(_DISPATCH_BUCKETS)
@@ -86,14 +92,21 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """See prometheus_client."""
-        jobs = CounterMetricFamily("dragoman_jobs", "Jobs ended, by state", labels=["state"])
-        for state, count in sorted(self.jobs.items()):
-            jobs.add_metric([state], count)
-        yield jobs
-        failures = CounterMetricFamily("dragoman_store_failures", "Errors of the store, by kind", labels=["kind"])
-        for kind, count in sorted(self.store_failures().items()):
-            failures.add_metric([kind], count)
-        yield failures
+        counted = (
+            ("dragoman_jobs", "Jobs ended, by state", "state", self.jobs),
+            ("dragoman_store_failures", "Errors of the store, by kind", "kind", self.store_failures()),
+            ("phase3_pool_selected", "Choices of nodes, by the pool they came from", "pool", self.pools_selected),
+            ("phase3_pool_fallback", "Choices not from the pool chosen first", "reason", self.pool_fallbacks),
+        )
+        for name, text, label, counts in counted:
+            family = CounterMetricFamily(name, text, labels=[label])
+            for value, count in sorted(counts.items()):
+                family.add_metric([value], count)
+            yield family
+        slots = GaugeMetricFamily("dragoman_slots", "Slots of connected nodes", labels=["pool", "state"])
+        for (pool, state), count in sorted(self.slots().items()):
+            slots.add_metric([pool, state], count)
+        yield slots
         for name, text, seen in (
             ("dragoman_dispatch_seconds", "From an utterance to its job_assign", self.dispatch_seconds),
             ("dragoman_job_duration_seconds", "From an utterance to its end", self.job_duration_seconds),

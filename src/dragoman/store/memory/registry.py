@@ -8,7 +8,16 @@ from typing import Final
 
 from dragoman.clock import Clock
 from dragoman.core.ids import InstanceId, NodeId, SessionId
-from dragoman.store.registry import Changes, Instance, NodeLoad, NodeSnapshot, Renewal
+from dragoman.store.registry import (
+    Changes,
+    Instance,
+    NodeLoad,
+    NodeSnapshot,
+    PoolChange,
+    PoolPlan,
+    PoolRecord,
+    Renewal,
+)
 
 _CHANGES_MAX: Final = 10_000
 
@@ -25,6 +34,8 @@ class MemoryRegistry:
         self._seen_ms: dict[NodeId, int] = {}
         self._changes: deque[tuple[int, tuple[NodeId, ...], tuple[NodeLoad, ...]]] = deque(maxlen=_CHANGES_MAX)
         self._change = 0
+        self._plan: PoolPlan | None = None
+        self._members: dict[str, set[NodeId]] = {}
 
     @property
     def is_up(self) -> bool:
@@ -168,3 +179,29 @@ class MemoryRegistry:
             del self._seen_ms[node_id]
             self._snapshots.pop(node_id, None)
         return len(old)
+
+    async def publish_pools(
+        self,
+        plan: tuple[PoolRecord, ...] | None,
+        changes: Sequence[PoolChange],
+        ttl_ms: int,  # noqa: ARG002  # who could read it ends with it
+        *,
+        renew: bool,  # noqa: ARG002
+    ) -> None:
+        """See Store."""
+        for change in changes:
+            members = self._members.setdefault(change.pool, set())
+            members.update(change.joined)
+            members.difference_update(change.left)
+            if not members:
+                del self._members[change.pool]
+        if plan is not None and (self._plan is None or self._plan.pools != plan):
+            self._plan = PoolPlan(version=1 if self._plan is None else self._plan.version + 1, pools=plan)
+
+    async def pool_plan(self) -> PoolPlan | None:
+        """See Store."""
+        return self._plan
+
+    async def pool_members(self, pool: str) -> frozenset[NodeId]:
+        """See Store."""
+        return frozenset(self._members.get(pool, ()))

@@ -20,6 +20,7 @@ class Keys:
         self.changes = first + b":v1:nodes:changes"
         self.due = first + b":v1:slots:{slots}:due"
         self.born = first + b":v1:store:born"
+        self.pool_plan = first + b":v1:phase3:pools:config"
         self._slots = first + b":v1:slots:{slots}:node:"
         self._over = first + b":v1:slots:{slots}:over:"
         self._job = first + b":v1:jobs:{job:"
@@ -86,6 +87,10 @@ class Keys:
     def capabilities(self, node_id: NodeId) -> bytes:
         """A hash: which services of a node are ready."""
         return self._tagged(b":node:{node:", node_id) + b":capabilities"
+
+    def pool_members(self, pool: str) -> bytes:
+        """A set: the nodes that are in a pool."""
+        return self._tagged(b":v1:pool:{pool:", pool) + b":members"
 
     def _tagged(self, middle: bytes, name: str) -> bytes:
         return self._of(middle, name) + b"}"

@@ -19,7 +19,7 @@ from dragoman.core.lifecycle import JobState
 from dragoman.protocol.session_messages import Terminal
 from dragoman.store.interface import Job, Owed, Parked, Place, Resumed, SessionRecord
 from dragoman.store.redis.poison import Complain
-from dragoman.store.registry import Instance, NodeLoad, NodeSnapshot
+from dragoman.store.registry import Instance, NodeLoad, NodeSnapshot, PoolPlan
 
 SCHEMA: Final = "1"
 
@@ -57,6 +57,7 @@ _decode_loads = msgspec.msgpack.Decoder(tuple[NodeLoad, ...]).decode
 _decode_ids = msgspec.msgpack.Decoder(tuple[NodeId, ...]).decode
 _encode_json = msgspec.json.Encoder().encode
 _decode_snapshot = msgspec.json.Decoder(NodeSnapshot).decode
+_decode_plan = msgspec.json.Decoder(PoolPlan).decode
 _decode_instance = msgspec.json.Decoder(Instance).decode
 
 
@@ -241,6 +242,16 @@ def write_instance(instance: Instance) -> bytes:
 def read_instance(record: bytes) -> Instance:
     """What an instance says of itself. Raises UnreadableError."""
     return _read_json(_decode_instance, record)
+
+
+def write_plan(plan: PoolPlan) -> bytes:
+    """The pools in force."""
+    return _write_json(plan)
+
+
+def read_plan(record: bytes) -> PoolPlan:
+    """The pools in force. Raises UnreadableError."""
+    return _read_json(_decode_plan, record)
 
 
 def write_snapshot(snapshot: NodeSnapshot) -> bytes:

@@ -16,15 +16,26 @@ from dragoman.store.redis.records import (
     UnreadableError,
     read_change,
     read_instance,
+    read_plan,
     read_snapshot,
     write_change,
     write_instance,
+    write_plan,
     write_snapshot,
 )
 from dragoman.store.redis.scripts import load_script
 from dragoman.store.redis.server_time import ServerTime
 from dragoman.store.redis.servers import Servers
-from dragoman.store.registry import Changes, Instance, NodeLoad, NodeSnapshot, Renewal
+from dragoman.store.registry import (
+    Changes,
+    Instance,
+    NodeLoad,
+    NodeSnapshot,
+    PoolChange,
+    PoolPlan,
+    PoolRecord,
+    Renewal,
+)
 
 _CHANGES_MAX: Final = 10_000
 _READ_AT_ONCE: Final = 500
@@ -240,6 +251,46 @@ class RedisRegistry:
         if old:
             await self._servers.call(self._keys.nodes, "SREM", self._keys.nodes, *old)
         return len(old)
+
+    # --- what is shown of pools
+
+    async def publish_pools(
+        self, plan: tuple[PoolRecord, ...] | None, changes: Sequence[PoolChange], ttl_ms: int, *, renew: bool
+    ) -> None:
+        """See Store."""
+        self._time.check()
+        for change in changes:
+            key = self._keys.pool_members(change.pool)
+            for verb, nodes in (("SADD", change.joined), ("SREM", change.left)):
+                for start in range(0, len(nodes), _READ_AT_ONCE):
+                    await self._servers.call(key, verb, key, *nodes[start : start + _READ_AT_ONCE])
+            self._servers.tell(key, "PEXPIRE", key, ttl_ms)
+        if plan is None:
+            return
+        key = self._keys.pool_plan
+        known = await self.pool_plan()
+        if known is None or known.pools != plan:
+            known = PoolPlan(version=1 if known is None else known.version + 1, pools=plan)
+            await self._servers.call(key, "SET", key, write_plan(known), "PX", ttl_ms)
+        if renew:
+            for name in (key, *(self._keys.pool_members(record.name) for record in plan)):
+                self._servers.tell(name, "PEXPIRE", name, ttl_ms)
+
+    async def pool_plan(self) -> PoolPlan | None:
+        """See Store."""
+        key = self._keys.pool_plan
+        record = await answer_or(self._servers.call(key, "GET", key), None)
+        try:
+            return None if record is None else read_plan(record)
+        except UnreadableError as error:
+            self._unreadable("plan", "pools", error)
+            return None
+
+    async def pool_members(self, pool: str) -> frozenset[NodeId]:
+        """See Store."""
+        key = self._keys.pool_members(pool)
+        members = await self._servers.call(key, "SMEMBERS", key)
+        return frozenset(NodeId(word.decode("utf-8", "replace")) for word in members)
 
     # --- how
 
