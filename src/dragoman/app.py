@@ -13,6 +13,7 @@ from dragoman.config.settings import Settings
 from dragoman.edge.connection import CLOSE_RESTART
 from dragoman.edge.server import Server
 from dragoman.protocol.fields import ErrorCode
+from dragoman.protocol.letters import Leaving
 from dragoman.rounds import Rounds
 from dragoman.routing.errands import Errands
 from dragoman.store.interface import Store, StoreDownError
@@ -23,6 +24,8 @@ from dragoman.wiring import Instance, wire
 log = get_logger("app")
 
 _SEND_AWAY_S: Final = 0.05
+_CROSSING_S: Final = 0.25
+"""Instances that stop at the same moment have heard of each other by then."""
 _LEAVE_S: Final = 3.0
 _JOB_TTL_MIN_MS: Final = 600_000
 
@@ -45,8 +48,8 @@ class App:
     async def drain(self) -> None:
         """Take nothing new, and wait for what runs, at most the grace; then tell what did not end.
 
-        Where there are other instances, sessions are sent to them at once and find the ends of their jobs there; nodes
-        are sent when they are done.
+        Where there are other instances that stay, sessions are sent to them at once and find the ends of their jobs
+        there; nodes are sent when they are done.
         """
         grace_s = self.parts.server.shutdown_grace_seconds
         jobs, router = self.parts.dispatcher.jobs, self.parts.router
@@ -54,7 +57,11 @@ class App:
         log.info("draining", jobs=len(jobs), grace_s=grace_s, peers=len(router.peers))
         try:
             async with asyncio.timeout(grace_s):
+                for peer in router.peers:
+                    router.outbox.post(peer, Leaving())
                 if router.peers:
+                    await asyncio.sleep(_CROSSING_S)
+                if router.staying():
                     await self._send_away()
                 await jobs.wait_until_none()
         except TimeoutError:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -57,6 +58,7 @@ class Client:
         self._indexes = itertools.count()
         self._patience_s = patience_s
         self._fields = fields
+        self._given_up: set[int] = set()
         self._extra: dict[int, dict[str, Any]] = {}
         self._codec = session_client_codec(is_binary=False)
         self._socket: ClientSocket | None = None
@@ -110,6 +112,10 @@ class Client:
     async def hears(self, request: Request, within_s: float = 15) -> None:
         """Wait for the end of something."""
         await until(lambda: request.end is not None, within_s, lambda: f"no end of {request}")
+
+    def give_up(self, request: Request) -> None:
+        """Ask no more for something that was refused."""
+        self._given_up.add(request.index)
 
     # --- how
 
@@ -189,7 +195,7 @@ class Client:
             asyncio.get_running_loop().call_later(0.1, self._again, request)
 
     def _again(self, request: Request) -> None:
-        if not request.is_open:
+        if not request.is_open and request.index not in self._given_up:
             request.is_open = True
             if self.is_connected.is_set():
                 self._errand = asyncio.ensure_future(self._utter(request))
@@ -207,7 +213,7 @@ async def clients_at(record: Record, *placed: Sequence[str], **options: Any) -> 
     clients = [Client(record, urls, **options) for urls in placed]
     async with kept_busy(*[client.run() for client in clients]):
         for client in clients:
-            await until(client.is_connected.is_set, what=lambda: f"a client is not let in: {client.errors}")
+            await until(client.is_connected.is_set, what=partial("a client is not let in: {0.errors}".format, client))
         yield clients
 
 

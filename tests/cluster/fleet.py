@@ -15,6 +15,7 @@ from tests.cluster.shared import Shared
 
 PRESENCE_TTL_S: Final = 3
 LEASE_S: Final = 6
+OWNER_TTL_S: Final = 6
 
 _QUICK: Final[dict[str, Any]] = {
     "server.admin_port": 0,
@@ -27,7 +28,7 @@ _QUICK: Final[dict[str, Any]] = {
     "scheduler.task_binding.lease_seconds": 20,
     "scheduler.results.resume_window_seconds": 20,
     "scheduler.phase2.enabled": True,
-    "scheduler.phase2.owner_ttl_seconds": 6,
+    "scheduler.phase2.owner_ttl_seconds": OWNER_TTL_S,
     "scheduler.phase2.instance_presence_ttl_seconds": PRESENCE_TTL_S,
     "scheduler.phase2.stream_block_ms": 200,
     "scheduler.phase2.dlq_scan_interval_ms": 1000,
@@ -146,6 +147,11 @@ class Fleet:
         """Where all of them are reached."""
         return [instance.url for instance in self.instances]
 
+    def stop(self) -> None:
+        """End all of them."""
+        for instance in self.instances:
+            instance.stop()
+
     def start(self, name: str, **settings: Any) -> Instance:
         """Start another one."""
         port = free_port()
@@ -171,7 +177,7 @@ def fleet_of(count: int, shared: Shared, settings: dict[str, Any] | None = None)
     """So many instances, named a, b, c, ...; at the end none may have logged a fault of its own."""
     with ExitStack() as stack:
         fleet = Fleet(shared, settings or {})
-        stack.callback(lambda: [instance.stop() for instance in fleet.instances])
+        stack.callback(fleet.stop)
         for name in "abcdefgh"[:count]:
             fleet.start(name)
         yield fleet

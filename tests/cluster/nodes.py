@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -36,8 +37,17 @@ class ScriptedNode:
     """A node that runs each job for a while, wherever it is connected meanwhile, and counts how many at a time."""
 
     def __init__(
-        self, record: Record, urls: Sequence[str], name: str, *, slots: int = 2, delay_s: float = 0.05, **fields: Any
+        self,
+        record: Record,
+        urls: Sequence[str],
+        name: str,
+        *,
+        slots: int = 2,
+        delay_s: float = 0.05,
+        is_deaf: bool = False,
+        **fields: Any,
     ) -> None:
+        """`is_deaf`: once it is let in it reads nothing and says nothing, as a machine that has vanished."""
         self.record = record
         self.urls = list(urls)
         """Where it connects, the next one after each loss; nowhere while there is none."""
@@ -58,6 +68,9 @@ class ScriptedNode:
         self.closes: list[int] = []
         """With which codes its connections ended."""
         self.is_connected = asyncio.Event()
+        self.connected_s: list[float] = []
+        """When it was let in."""
+        self._is_deaf = is_deaf
         self._fields = fields
         self._socket: ClientSocket | None = None
         self._codec = node_client_codec(is_binary=True)
@@ -141,10 +154,16 @@ class ScriptedNode:
         finally:
             beating.cancel()
 
+    def _fall_silent(self) -> None:
+        assert self._socket is not None
+        assert self._socket._transport is not None
+        self._socket._transport.underlying_transport.pause_reading()
+        self.is_connected.set()
+
     async def _beat(self) -> None:
         await self.is_connected.wait()
         with suppress(SocketClosedError):
-            while True:
+            while not self._is_deaf:
                 await self.beat()
                 await asyncio.sleep(_BEAT_S)
 
@@ -152,6 +171,9 @@ class ScriptedNode:
         match message:
             case NodeRegisterAck():
                 self.is_connected.set()
+                self.connected_s.append(self.record.now_s())
+                if self._is_deaf:
+                    self._fall_silent()
             case JobAssign():
                 self._take(message)
             case NodeJobCancel(job_id=job_id):
@@ -209,5 +231,5 @@ async def nodes_at(
     nodes = [ScriptedNode(record, urls, name, **options) for urls, name in placed]
     async with kept_busy(*[node.run() for node in nodes]):
         for node in nodes:
-            await until(node.is_connected.is_set, what=lambda: f"a node is not let in: {node.errors}")
+            await until(node.is_connected.is_set, what=partial("a node is not let in: {0.errors}".format, node))
         yield nodes

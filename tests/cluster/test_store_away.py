@@ -59,7 +59,7 @@ async def _is_refused(client: Client, within_s: float) -> None:
 
 async def test_a_valkey_that_restarts_empty_is_told_everything_again() -> None:
     with _own() as shared:
-        async with _busy(shared) as (fleet, record, nodes, clients):
+        async with _busy(shared) as (_, record, nodes, clients):
             async with Load(clients, at_once=1):
                 await asyncio.sleep(1)
                 shared.server.kill()

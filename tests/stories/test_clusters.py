@@ -447,3 +447,20 @@ def test_a_drained_instance_sends_its_sessions_and_nodes_to_the_others_and_loses
             await until(lambda: again.terminals == [(0, "result")])
 
     run_in_fake_time(story())
+
+
+def test_instances_that_all_stop_at_once_bring_their_results_themselves() -> None:
+    async def story() -> None:
+        async with a_cluster(2) as (a, b):
+            session, node = await _apart(a, b)
+            session.speak()
+            job = await node.gets_job()
+            node.ack(job)
+            draining = [asyncio.create_task(member.app.drain()) for member in (a, b)]
+            await asyncio.sleep(1)
+            assert session.closed is None
+            node.finish(job)
+            await asyncio.gather(*draining)
+            assert session.terminals == [(0, "result")]
+
+    run_in_fake_time(story())

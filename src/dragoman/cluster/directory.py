@@ -69,8 +69,10 @@ class Directory:
 
     async def let_go(self, node_id: NodeId) -> None:
         """A node's connection here is gone. If another instance has the node by now, find out what that says."""
-        self.note_change(node_id)
-        await self.publish_changes()
+        entry = self._view.get(node_id)
+        if entry is not None and node_id not in self._router.node_homes:
+            self._changed.pop(node_id, None)
+            await self._store.publish(self._router.me, [self._snapshot(entry)], (), self._ttl_ms)
         await self._store.release_node(node_id, self._router.me)
         if await self._store.node_owner(node_id) is not None:
             self._cursor = None

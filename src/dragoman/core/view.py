@@ -10,7 +10,7 @@ however many nodes there are, and a change costs its own node only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from dragoman.core.capability import Need, Service
@@ -136,6 +136,11 @@ class FleetView:
             entry.used = max(used, 0)
             self.touched.add(node_id)
             self._place(entry)
+
+    def correct(self, counts: Iterable[tuple[NodeId, int]]) -> None:
+        """Note how many slots of some nodes are taken, as the store says."""
+        for node_id, used in counts:
+            self.set_used(node_id, used)
 
     def take(self, node_id: NodeId, used: int) -> None:
         """A slot was reserved for a job of ours: `used` are taken now."""

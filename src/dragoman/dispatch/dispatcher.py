@@ -111,7 +111,7 @@ class Dispatcher:
                 live = self._begin(request)
                 await self._hand_over(live, reserved, now_ms)
             case AllFull(tried):
-                self._correct(tried)
+                self.view.correct(tried)
                 live = self._begin(request)
                 if tried:
                     await self.find_node(live)
@@ -175,7 +175,7 @@ class Dispatcher:
                     await self._hand_over(job, reserved, now_ms)
                     return True
                 case AllFull(tried):
-                    self._correct(tried)
+                    self.view.correct(tried)
                 case Stale() as stale:
                     await self._not_waiting(job, stale)
                     return True
@@ -201,7 +201,7 @@ class Dispatcher:
                 case Reserved() as reserved:
                     await self._hand_over(job, reserved, now_ms)
                 case AllFull(tried):
-                    self._correct(tried)
+                    self.view.correct(tried)
                     if self.jobs.get(job.id) is job and job.node_id is None:
                         self._wait_on(job)
                     return
@@ -338,7 +338,7 @@ class Dispatcher:
     async def _hand_over(self, job: LiveJob, reserved: Reserved, asked_ms: int) -> None:
         now_ms = self.clock.now_ms()
         if reserved.tried:
-            self._correct(reserved.tried)
+            self.view.correct(reserved.tried)
         self.view.take(reserved.node_id, reserved.used)
         self.jobs.place(job, reserved.node_id, reserved.attempt)
         job.given_ms = now_ms
@@ -415,7 +415,3 @@ class Dispatcher:
     def _has_tried(self, job_id: JobId, node_id: NodeId) -> bool:
         job = self.jobs.get(job_id)
         return job is not None and node_id in job.tried
-
-    def _correct(self, counts: tuple[tuple[NodeId, int], ...]) -> None:
-        for node_id, used in counts:
-            self.view.set_used(node_id, used)

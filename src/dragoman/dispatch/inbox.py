@@ -24,6 +24,7 @@ from dragoman.protocol.letters import (
     Freed,
     Hungry,
     Lapsed,
+    Leaving,
     NodeFailed,
     NodeSaid,
     NoLetterError,
@@ -267,6 +268,8 @@ class Inbox:
                 self.hungry[sender] = self._dispatcher.clock.now_ms() + min(for_ms, _HUNGRY_MAX_MS)
                 self._dispatcher.freed.update(self._router.nodes)
                 self._dispatcher.is_hungry.set()
+            case Leaving():
+                self._router.is_leaving(sender)
             case Freed(used):
                 await self._freed(used)
             case Probe(node_id):

@@ -150,6 +150,10 @@ class Hungry(_Note, tag="hungry", frozen=True, array_like=True):
     for_ms: int
 
 
+class Leaving(_Note, tag="leaving", frozen=True, array_like=True):
+    """The sender stops: send it nobody."""
+
+
 class Freed(_Note, tag="freed", frozen=True, array_like=True):
     """These nodes have so many slots taken, and one free."""
 
@@ -177,6 +181,7 @@ Note: TypeAlias = (
     | Yield
     | Yielded
     | Hungry
+    | Leaving
     | Freed
     | Probed
 )

@@ -28,6 +28,8 @@ log = get_logger("router")
 HINT_MS: Final = 20
 """Progress is told this much late: no person can see it, and an answer that is faster makes it no news."""
 
+_LEAVING_MS: Final = 60_000
+"""An instance that has not stopped by then has started anew."""
 _HOMES_MAX: Final = 50_000
 """Sessions of which it is remembered which other instance holds them."""
 
@@ -54,6 +56,8 @@ class Router:
         """Nodes that are connected to another instance."""
         self.peers: set[InstanceId] = set()
         """The other instances that are alive."""
+        self._leaving: dict[InstanceId, int] = {}
+        """Those of them that said that they stop, and until when that is believed."""
         self.resume_window_ms = resume_window_ms
         self._store = store
         self._clock = clock
@@ -202,9 +206,19 @@ class Router:
         if len(self._session_homes) > _HOMES_MAX:
             self._session_homes.popitem(last=False)
 
+    def is_leaving(self, peer: InstanceId) -> None:
+        """Another instance is about to stop."""
+        self._leaving[peer] = self._clock.now_ms() + _LEAVING_MS
+
+    def staying(self) -> set[InstanceId]:
+        """The other instances that are alive and not about to stop."""
+        now_ms = self._clock.now_ms()
+        return {peer for peer in self.peers if self._leaving.get(peer, 0) <= now_ms}
+
     def forget_peer(self, peer: InstanceId) -> list[NodeId]:
         """Another instance is gone. Answers the nodes that were connected to it."""
         self.peers.discard(peer)
+        self._leaving.pop(peer, None)
         nodes = [node_id for node_id, home in self.node_homes.items() if home == peer]
         for node_id in nodes:
             del self.node_homes[node_id]
