@@ -156,12 +156,14 @@ class Handover:
             self._wanted[session_id] = to
             self._router.outbox.post(to, nothing)
             return
-        if await self._store.session_owner(session_id) == self._router.me:
+        owner = await self._store.session_owner(session_id)
+        if owner == self._router.me:
             log.info("session has come back meanwhile", session_id=session_id, wanted_by=to)
             self._router.outbox.post(to, nothing)
             return
         session = self._router.sessions.pop(session_id, None)
-        self._router.moved(session_id, to)
+        # It may have gone on from there already.
+        self._router.moved(session_id, owner or to)
         if session is None:
             self._router.outbox.post(to, nothing)
             return

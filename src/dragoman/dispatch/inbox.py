@@ -241,6 +241,8 @@ class Inbox:
             case NodeSaid(node_id, message):
                 await self._results.take(node_id, message)
             case Ended(session_id, job_id, index, terminal):
+                # Who wrote believed it to be here. If it is not, only the store knows where it is.
+                self._router.forget_home(session_id)
                 due_ms = await self._router.deliver(session_id, job_id, index, terminal)
                 self._dispatcher.watch_results(session_id, due_ms)
             case Unreached():

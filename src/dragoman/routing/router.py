@@ -215,6 +215,10 @@ class Router:
         now_ms = self._clock.now_ms()
         return {peer for peer in self.peers if self._leaving.get(peer, 0) <= now_ms}
 
+    def forget_home(self, session_id: SessionId) -> None:
+        """A session may not be where it was last known to be."""
+        self._session_homes.pop(session_id, None)
+
     def forget_peer(self, peer: InstanceId) -> list[NodeId]:
         """Another instance is gone. Answers the nodes that were connected to it."""
         self.peers.discard(peer)
