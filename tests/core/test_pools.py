@@ -76,6 +76,15 @@ def test_a_node_of_ten_thousand_languages_is_a_generalist_at_no_cost(naming: Nam
     assert _names(a_node(languages=_any_to_any(*tags[:10_000])), naming=naming) == [GENERALISTS.name]
 
 
+def test_a_node_of_a_thousand_models_is_a_generalist_at_no_cost() -> None:
+    tags = [f"{chr(97 + a)}{chr(97 + b)}" for a in range(8) for b in range(8)]
+    models = tuple(NmtModel(languages=languages(*tags), rule=NmtRule.EN_TO_ANY) for _ in range(1000))
+    spoken = Languages(
+        asr=languages(*tags), nmt=(*models, NmtModel(languages=languages(*tags), rule=NmtRule.ANY_TO_ANY))
+    )
+    assert _names(a_node(languages=spoken)) == [GENERALISTS.name]
+
+
 def test_off_there_is_one_pool_of_everybody() -> None:
     assert pools_of(a_node(), PoolPolicy()) == (EVERYBODY,)
     assert plan_pools([a_node("a"), a_node("b")], PoolPolicy()) == (EVERYBODY,)

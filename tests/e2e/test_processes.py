@@ -167,7 +167,7 @@ def test_a_taken_port_is_one_readable_line_and_exit_code_1() -> None:
 
 @pytest.mark.parametrize(
     "setting",
-    ["scheduler.phase2.enabled=true", "scheduler.phase3.enabled=true", 'auth.mode="jwt"', "server.port=99999", "a.b=1"],
+    ["scheduler.phase2.enabled=true", 'auth.mode="jwt"', "server.port=99999", "a.b=1"],
 )
 def test_what_is_wrong_or_not_built_yet_starts_nothing_and_exits_with_2(setting: str) -> None:
     with Child("scheduler", ["-m", "dragoman", "serve", "--set", setting]) as child:

@@ -10,11 +10,13 @@ from prometheus_client import generate_latest
 
 from dragoman.core.ids import JobId, NodeId
 from dragoman.core.selection import Ranking
+from dragoman.protocol.fields import Error
+from dragoman.protocol.node_messages import LanguageDeclaration
 from dragoman.store.registry import PoolChange
 from tests.support.builders import a_need
 from tests.support.cluster import a_cluster, until
 from tests.support.fake_time import run_in_fake_time
-from tests.support.world import World, a_world, languages
+from tests.support.world import FakeNode, World, a_world, languages
 
 _ON = {"scheduler__phase3__enabled": True, "scheduler__phase3__auto_pool_config__require_semantic": False}
 _BY_HAND: dict[str, Any] = {
@@ -152,6 +154,26 @@ def test_a_session_keeps_its_node_while_that_can_serve() -> None:
                 node.finish(node.jobs[-1])
                 await asyncio.sleep(0.1)
             assert [len(node.jobs) for node in nodes if node.jobs] == [10]
+
+    run_in_fake_time(story())
+
+
+def test_a_node_that_claims_ten_thousand_languages_is_refused_and_none_is_in_a_wrong_pool() -> None:
+    async def story() -> None:
+        async with a_world(**_ON) as world:
+            letters = "abcdefghijklmnopqrstuv"
+            many = [f"{a}{b}{c}" for a in letters for b in letters for c in letters][:10_000]
+            claims = FakeNode(world, "n1")
+            claims.register(language_capabilities=LanguageDeclaration(asr_languages=many, tts_languages=many))
+            (error,) = await claims.hears(Error)
+            assert error.code == "INVALID_MESSAGE"
+            assert "asr_languages" in error.message
+            # Separators in a tag are those of the tag: the language is what stands before them.
+            await world.node("n2", language_capabilities=languages(("zh-en", "fr_CA")))
+            pools = world.app.parts.dispatcher.view.pools
+            assert [group.pool.name for group in pools.planned()] == ["fr-zh"]
+            worse = await world.node("n3", language_capabilities=languages(("zh-{en}", "fr")))
+            assert worse.all(Error)[0].code == "INVALID_MESSAGE"
 
     run_in_fake_time(story())
 

@@ -41,7 +41,8 @@ class PoolBoard:
         """The store may have lost what it knew: write everything again."""
         self._plan = None
         self._written.clear()
-        self._view.joined.update(self._router.nodes)
+        if self._view.pools.policy.is_on:
+            self._view.joined.update(self._router.nodes)
 
     async def publish(self, now_ms: int) -> None:
         """Write what has changed."""

@@ -57,7 +57,7 @@ class Arm:
 class Route:
     """Where a need may go: the pools that are for it, and what is left to it when these are full."""
 
-    __slots__ = ("_left", "_sums", "arms", "is_open", "outside", "override", "permitted")
+    __slots__ = ("_left", "_sums", "arms", "homes", "is_open", "outside", "override")
 
     def __init__(self, arms: tuple[Arm, ...], outside: Arm, override: Arm | None, *, is_open: bool) -> None:
         self.arms = arms
@@ -68,9 +68,9 @@ class Route:
         """The pool that its tenant is to have."""
         self.is_open = is_open
         """Whether those outside may be given it."""
-        self.permitted = {profile.key for arm in arms for profile in arm.profiles}
-        if is_open:
-            self.permitted.update(profile.key for profile in outside.profiles)
+        self.homes = dict.fromkeys(outside.profiles, outside.name) if is_open else {}
+        """The pool that a node of a kind is in as this need sees it; of several the first. Others must not have it."""
+        self.homes |= {profile: arm.name for arm in reversed(arms) for profile in arm.profiles}
         self._sums: list[int] = []
         self._left = 0
 
@@ -197,7 +197,7 @@ class PoolIndex:
             self._routes.clear()
 
     def _permits(self, need: Need, profile: Profile) -> bool:
-        return profile.key in self.route(need).permitted
+        return profile in self.route(need).homes
 
     def _lay(self, need: Need, serving: list[Profile]) -> Route:
         found: dict[str, list[Profile]] = {}

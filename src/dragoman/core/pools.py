@@ -25,6 +25,10 @@ DIRECTIONS_MAX: Final = 256
 """A node that translates in more directions is a generalist, rather than in hundreds of pools."""
 
 
+_TRIALS_MAX: Final = 100_000
+"""Directions times models that are tried for one node: one of more is a generalist, and holds up nobody."""
+
+
 class Naming(StrEnum):
     """What an automatic pool stands for."""
 
@@ -184,6 +188,8 @@ def _automatic(
 ) -> tuple[Pool, ...]:
     sources, targets = _sources(languages, services), _targets(languages, services)
     if sources is None or targets is None or len(sources | targets) > LANGUAGES_MAX:
+        return (GENERALISTS,)
+    if len(sources) * len(targets) * len(languages.nmt or (1,)) > _TRIALS_MAX:
         return (GENERALISTS,)
     found = frozenset(
         (src, tgt) for src in sources for tgt in targets if src != tgt and languages.serve(services, src, tgt)

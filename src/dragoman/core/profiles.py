@@ -142,7 +142,7 @@ class LoadIndex:
         return found
 
     def sample(self, size: int, limit: int, rng: Random) -> list[NodeEntry]:
-        """Draw `size` nodes by lot and show the least loaded of these: at least `limit`, in whole levels.
+        """Draw `size` nodes by lot and show the least loaded of these: their lowest level, and more up to `limit`.
 
         The lots are drawn in order, from the least loaded on (each from the distribution of the lowest of those that
         are left, Devroye, Non-Uniform Random Variate Generation, V.3.1), so those not shown are not drawn at all.
@@ -155,10 +155,9 @@ class LoadIndex:
             taken ^= low
             nodes = self._levels[low.bit_length() - 1]
             end += len(nodes)
-            hits = 0
-            if end == count:
-                hits = draws
-            while lot < end and hits < draws:
+            wanted = min(draws, limit - len(found)) if found else draws
+            hits = wanted if end == count else 0
+            while lot < end and hits < wanted:
                 hits += 1
                 if hits < draws:
                     lot += (count - lot) * (1 - rng.random() ** (1 / (draws - hits)))

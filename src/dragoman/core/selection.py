@@ -117,6 +117,8 @@ def rank_nodes(
     """
     route = view.route(need)
     draw = _Draw(need, view, policy, rng, now_ms, tried, watch)
+    # One more than a ranking holds: the node to be spread from goes last and leaves a full ranking.
+    draw.limit = policy.ranking_max + (spread_from is not None)
     arm = choose_pool(route, rng, affinity)
     found = draw.of(arm) if arm is not None else []
     fallback = None if arm is not None else Fallback.NO_POOL
@@ -231,7 +233,7 @@ def _put_first(found: list[NodeEntry], draw: _Draw, node_id: NodeId, arm: Arm | 
 class _Draw:
     """One choice: who is asked for, and by which rules."""
 
-    __slots__ = ("need", "now_ms", "policy", "rng", "tried", "unfit", "view", "watch")
+    __slots__ = ("limit", "need", "now_ms", "policy", "rng", "tried", "unfit", "view", "watch")
 
     def __init__(
         self,
@@ -244,6 +246,7 @@ class _Draw:
         watch: Watch | None,
     ) -> None:
         self.watch = watch
+        self.limit = policy.ranking_max
         self.unfit: list[NodeEntry] = []
         """Drawn, and passed over for what they failed at or lack; kept only for who watches."""
         self.need = need
@@ -259,8 +262,7 @@ class _Draw:
         size = compared(policy, self.view, self.now_ms)
         match policy.strategy:
             case Strategy.LEAST_CONNECTIONS:
-                # One more than a ranking holds: the node to be spread from goes last and leaves a full ranking.
-                limit = policy.ranking_max + 1 if self.watch is None else max(policy.ranking_max + 1, size or 0)
+                limit = self.limit if self.watch is None else max(self.limit, size or 0)
                 found = self._sample(profiles, size, limit) or self._least_loaded(profiles, limit)
                 found.sort(key=_by_load)
             case Strategy.RANDOM:

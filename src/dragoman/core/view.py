@@ -195,11 +195,7 @@ class FleetView:
             profile.standings[entry.standing] -= 1
             profile.standings[standing] += 1
             entry.standing = standing
-        is_online = entry.health.status is not NodeStatus.OFFLINE
-        self._count(entry, slots if is_online else 0, min(used, slots) if is_online else 0)
-        if is_online is not entry.is_online:
-            entry.is_online = is_online
-            self._count_online(entry, 1 if is_online else -1)
+        self._count(entry, profile)
         if standing is None:
             entry.rank = used / slots * _RANK_OF_SLOTS + entry.load - entry.health.heartbeat_ms * _RANK_OF_AGE
             profile.full.discard(entry)
@@ -211,19 +207,24 @@ class FleetView:
             else:
                 profile.full.discard(entry)
 
-    def _count(self, entry: NodeEntry, slots: int, busy: int) -> None:
+    def _count(self, entry: NodeEntry, profile: Profile) -> None:
         """Count a node's slots in its profile, as they are now."""
-        profile = entry.profile
+        is_online = entry.health.status is not NodeStatus.OFFLINE
+        slots = entry.node.slots if is_online else 0
+        busy = entry.used if entry.used < slots else slots
         free = slots - busy if entry.standing is None else 0
-        if free != entry.free_slots:
-            profile.free_slots += free - entry.free_slots
-            entry.free_slots = free
         if busy != entry.busy_slots:
             profile.busy_slots += busy - entry.busy_slots
             entry.busy_slots = busy
+        if free != entry.free_slots:
+            profile.free_slots += free - entry.free_slots
+            entry.free_slots = free
         if slots != entry.slots:
             profile.slots += slots - entry.slots
             entry.slots = slots
+        if is_online is not entry.is_online:
+            entry.is_online = is_online
+            self._count_online(entry, 1 if is_online else -1)
 
     def _count_online(self, entry: NodeEntry, step: int) -> None:
         entry.profile.online += step

@@ -18,8 +18,8 @@ class Demands:
 
     def begin(self, job: LiveJob, now_ms: int) -> None:
         """A job was given to its node."""
-        job.pool = self._pool_of(job)
-        self._meter(job.pool, now_ms).begin(now_ms, now_ms - job.request.accepted_ms)
+        job.pool = pool = self._pool_of(job)
+        (self._meters.get(pool) or self._meter(pool, now_ms)).begin(now_ms, now_ms - job.request.accepted_ms)
 
     def end(self, job: LiveJob, now_ms: int) -> None:
         """A job was done by its node."""
@@ -52,10 +52,4 @@ class Demands:
     def _pool_of(self, job: LiveJob) -> str:
         """The pool for the job that its node is in; of several the first by name."""
         entry = None if job.node_id is None else self._view.get(job.node_id)
-        if entry is None:
-            return OUTSIDE
-        for group in entry.profile.groups:
-            if group.is_planned:
-                arms = self._view.route(job.request.need).arms
-                return next((arm.name for arm in arms if entry.profile in arm.profiles), OUTSIDE)
-        return OUTSIDE
+        return OUTSIDE if entry is None else self._view.route(job.request.need).homes.get(entry.profile, OUTSIDE)
