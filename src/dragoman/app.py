@@ -53,14 +53,14 @@ class App:
         """
         grace_s = self.parts.server.shutdown_grace_seconds
         jobs, router = self.parts.dispatcher.jobs, self.parts.router
-        self.parts.dispatcher.is_draining = True
         log.info("draining", jobs=len(jobs), grace_s=grace_s, peers=len(router.peers))
+        for peer in router.peers:
+            router.outbox.post(peer, Leaving())
+        if router.peers:
+            await asyncio.sleep(_CROSSING_S)
+        self.parts.dispatcher.is_draining = True
         try:
             async with asyncio.timeout(grace_s):
-                for peer in router.peers:
-                    router.outbox.post(peer, Leaving())
-                if router.peers:
-                    await asyncio.sleep(_CROSSING_S)
                 if router.staying():
                     await self._send_away()
                 await jobs.wait_until_none()

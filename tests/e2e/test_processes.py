@@ -165,9 +165,19 @@ def test_a_taken_port_is_one_readable_line_and_exit_code_1() -> None:
             assert "Traceback" not in second.said()
 
 
+def test_a_shared_store_that_is_not_there_is_told_in_one_line_and_exits_with_2() -> None:
+    address = f"scheduler.phase2.redis.url=redis://127.0.0.1:{free_port()}"
+    settings = ["--set", "scheduler.phase2.enabled=true", "--set", address, "--set", "server.port=0"]
+    with Child("scheduler", ["-m", "dragoman", "serve", *settings]) as child:
+        assert child.wait(10) == 2
+        assert child.said().startswith("[scheduler.phase2.redis] the shared store cannot be used: 127.0.0.1:")
+        assert "cannot be reached" in child.said()
+        assert child.said().count("\n") == 1
+
+
 @pytest.mark.parametrize(
     "setting",
-    ["scheduler.phase2.enabled=true", 'auth.mode="jwt"', "server.port=99999", "a.b=1"],
+    ['auth.mode="jwt"', "server.port=99999", "a.b=1"],
 )
 def test_what_is_wrong_or_not_built_yet_starts_nothing_and_exits_with_2(setting: str) -> None:
     with Child("scheduler", ["-m", "dragoman", "serve", "--set", setting]) as child:

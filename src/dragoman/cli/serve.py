@@ -41,7 +41,8 @@ def run_instance(settings: Settings) -> None:
     try:
         run(_serve_until_stopped(settings))
     except StoreDownError as error:
-        raise CommandError(f"the shared store cannot be used: {error}") from error
+        text = f"[scheduler.phase2.redis] the shared store cannot be used: {error}"
+        raise CommandError(text, WRONG_USE) from error
     except IdTakenError as error:
         raise CommandError(str(error)) from error
     except OSError as error:
