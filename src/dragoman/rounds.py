@@ -187,7 +187,9 @@ class Rounds:
         before_ms = self.parts.clock.now_ms() - router.resume_window_ms
         for session in tuple(router.sessions.values()):
             if session.detached_ms is not None and session.detached_ms <= before_ms:
-                await self.parts.rescue.session_over(session.id)
+                # One that another instance holds by now, and that this one was never asked for, only lies here.
+                if await self.parts.store.session_owner(session.id) in (router.me, None):
+                    await self.parts.rescue.session_over(session.id)
                 router.sessions.pop(session.id, None)
                 await self.parts.store.close_session(session.id, self.parts.instance_id)
                 log.info("session over, it did not come back", session_id=session.id)

@@ -152,6 +152,7 @@ class Client:
                     self.ready_s.append(self.record.now_s())
                     for request in list(self.requests.values()):
                         if request.is_open:
+                            self.record.repeat(request)
                             await self._utter(request)
             case TranslationResult(utterance_index=index) | MissingResult(utterance_index=index):
                 self._end(index, message)

@@ -13,6 +13,8 @@ from dragoman.protocol.session_messages import MissingResult, Terminal, Translat
 ASK_AGAIN: Final = frozenset({"NO_AVAILABLE_NODE", "QUEUE_FULL", "SCHEDULER_DRAINING", "SCHEDULER_DEPENDENCY_DOWN"})
 """Refusals: the same request may be asked again."""
 
+_CROSSING_S: Final = 0.05
+"""What comes so soon after something was said may have been on its way already."""
 _SLOW_S: Final = 1.5
 """A request that takes longer, or was refused, was in trouble."""
 
@@ -28,6 +30,8 @@ class Request:
     began_s: float
     is_open: bool = False
     """Whether it was asked and the answer has not come."""
+    repeated_s: float | None = None
+    """When it was asked again because nothing was heard, and that has had no answer of its own."""
     refusals: list[str] = field(default_factory=list)
     end: Terminal | None = None
     ended_s: float = 0.0
@@ -64,8 +68,14 @@ class Record:
         self.requests.append(request)
         return request
 
+    def repeat(self, request: Request) -> None:
+        """A client has heard nothing of something, and asks again."""
+        request.repeated_s = self.now_s()
+
     def end(self, request: Request, terminal: Terminal) -> None:
         """A client was told how something ended."""
+        if not request.is_open and self._is_echo(request, terminal):
+            return
         if not request.is_open:
             self.wrongs.append(f"doubled: {request}, and once more {terminal}")
             return
@@ -80,6 +90,12 @@ class Record:
         request.end = terminal
         request.ended_s = self.now_s()
         request.told.set()
+
+    def _is_echo(self, request: Request, terminal: Terminal) -> bool:
+        """Whether this answers a repeat that was on its way when the end came. Who asks twice may be answered twice."""
+        repeated_s, request.repeated_s = request.repeated_s, None
+        crossed = repeated_s is not None and request.ended_s - repeated_s < _CROSSING_S
+        return crossed and terminal == request.end
 
     def given(self, node_id: str, job_id: str, attempt: int, running: int, slots: int) -> None:
         """A node was given a job."""

@@ -328,15 +328,11 @@ class SessionConnection(Connection):
         parked = session.detach(self._mailbox, self._clock.now_ms())
         if parked is None:
             return
-        router = self._parts.router
         try:
-            is_ours = await router.detach(session, parked)
+            await self._parts.router.detach(session, parked)
         except StoreDownError:
             # It is kept here: when the store is back, what is owed is found in the jobs.
-            session.keep(parked)
             return
-        if not is_ours and router.sessions.get(session.id) is session and session.mailbox is None:
-            del router.sessions[session.id]
         log.info("session without connection", session_id=session.id, terminals=len(parked))
 
     def _refuse_foreign(self, message: Utterance | AudioChunk | ClientHeartbeat | TtsPlayEnded | SessionClose) -> None:

@@ -186,7 +186,10 @@ class Router:
 
     async def detach(self, session: Session, parked: list[Parked]) -> bool:
         """Keep what a session without a connection is owed. False: another instance holds the session."""
-        return await self._store.park_terminals(session.id, self.me, parked, self.resume_window_ms)
+        is_ours = await self._store.park_terminals(session.id, self.me, parked, self.resume_window_ms)
+        if is_ours:
+            session.parked(parked)
+        return is_ours
 
     def expect(self, session_id: SessionId) -> None:
         """A session is about to be held here: what comes for it waits until then."""
@@ -270,8 +273,9 @@ class Router:
         self._store.note_place(session.id, session.place, numbered)
         if passed_over := session.take_passed_over():
             self._store.settle(session.id, passed_over)
-        if to_park:
-            await self._store.park_terminals(session.id, self.me, to_park, self._parking_ms(session))
+        # If another instance has the session by now, it asks for what is left of it here.
+        if to_park and await self._store.park_terminals(session.id, self.me, to_park, self._parking_ms(session)):
+            session.parked(to_park)
 
     def _parking_ms(self, session: Session) -> int:
         # The window for a resume runs from the loss of the connection; a result that comes later does not lengthen it.

@@ -65,6 +65,8 @@ class Session:
         self._hints: dict[JobId, tuple[JobRequest, UiEventKind, int]] = {}
         self._serial = place.serial
         self._unconfirmed: deque[Parked] = deque()
+        self._parking: dict[int, Parked] = {}
+        """What is on its way into the store, or did not get there, by number."""
         self._passed_over: list[JobId] = []
         self._ended: dict[JobId, None] = {}
         """The last jobs whose ends have come: another instance may tell of one twice."""
@@ -151,7 +153,13 @@ class Session:
                 self._trim()
             else:
                 to_park.append(self._within_budget(owed, now_ms))
+        self._parking |= {owed.serial: owed for owed in to_park}
         return to_park, numbered
+
+    def parked(self, parked: list[Parked]) -> None:
+        """These lie in the store now."""
+        for owed in parked:
+            self._parking.pop(owed.serial, None)
 
     def settle(self, out: list[Terminal | Missing], now_ms: int) -> tuple[list[Parked], list[Owed]]:
         """Send what the order of results lets go. See send_terminals."""
@@ -178,12 +186,10 @@ class Session:
         """
         self._mailbox = mailbox
         self._detached = None
-        owed = sorted({item.serial: item for item in (*self._unconfirmed, *parked)}.values(), key=lambda it: it.serial)
+        known = (*self._unconfirmed, *self._parking.values(), *parked)
+        owed = sorted({item.serial: item for item in known}.values(), key=lambda it: it.serial)
         self._unconfirmed.clear()
-        for item in owed:
-            job_id = job_of(item.message)
-            if job_id is not None:
-                self.note_end(job_id)
+        self._parking.clear()
         self._serial = max([self._serial, received or 0, *(item.serial for item in owed)])
         left: list[Parked] = []
         had: list[JobId] = []
@@ -198,6 +204,7 @@ class Session:
                 self._unconfirmed.append(item)
             else:
                 left.append(item)
+        self._parking |= {item.serial: item for item in left}
         return left, had
 
     def take_passed_over(self) -> list[JobId]:
@@ -205,14 +212,11 @@ class Session:
         passed_over, self._passed_over = self._passed_over, []
         return passed_over
 
-    def keep(self, parked: list[Parked]) -> None:
-        """What could not be parked is kept here, for a resume on this instance."""
-        self._unconfirmed.extend(parked)
-
     def give_up(self) -> tuple[list[Parked], list[tuple[int, Terminal]]]:
         """The session goes on elsewhere: what was sent and perhaps not read, and what waits for earlier results."""
-        unconfirmed = list(self._unconfirmed)
+        unconfirmed = [*self._unconfirmed, *self._parking.values()]
         self._unconfirmed.clear()
+        self._parking.clear()
         return unconfirmed, self.results.take_held()
 
     def detach(self, mailbox: Mailbox, now_ms: int) -> list[Parked] | None:
@@ -226,6 +230,7 @@ class Session:
         self._detached = _Detached(now_ms)
         parked = [self._within_budget(item, now_ms) for item in self._unconfirmed]
         self._unconfirmed.clear()
+        self._parking |= {item.serial: item for item in parked}
         return parked
 
     def _within_budget(self, owed: Parked, now_ms: int) -> Parked:

@@ -119,7 +119,8 @@ class RedisSessions:
         """See Store."""
         self._time.check()
         key = self._keys.session(session_id)
-        return any(field.startswith(b"parked:") for field in await self._servers.call(key, "HKEYS", key))
+        [number] = await self._servers.call(key, "HMGET", key, "parkings")
+        return number is not None
 
     async def session_owner(self, session_id: SessionId) -> InstanceId | None:
         """See Store."""

@@ -12,6 +12,7 @@ local before = redis.call('GET', KEYS[2]) or ''
 for i = 1, #session, 2 do
   if string.sub(session[i], 1, 7) == 'parked:' then redis.call('HDEL', KEYS[1], session[i]) end
 end
+redis.call('HDEL', KEYS[1], 'parkings')
 redis.call('HSET', KEYS[1], 'previous', ARGV[2], 'token', ARGV[3])
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
 redis.call('SET', KEYS[2], ARGV[4], 'PX', ARGV[5])
