@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.cluster.clients import Client, Load, clients_at, introduce
+from tests.cluster.clients import Client, clients_at, introduce
 from tests.cluster.fleet import LEASE_S, PRESENCE_TTL_S, fleet_of, until
 from tests.cluster.nodes import nodes_at
 from tests.cluster.record import Record
@@ -42,23 +42,6 @@ async def test_four_instances_that_fight_for_every_slot_never_give_a_node_too_mu
 async def _ask(client: Client) -> None:
     for number in range(JOBS):
         await client.asks(f"number {number}", within_s=30)
-
-
-async def test_who_waits_on_another_instance_gets_a_share_of_the_slots(shared: Shared) -> None:
-    with fleet_of(2, shared) as fleet:
-        await fleet.is_ready()
-        record, (a, b) = Record(), fleet.urls
-        async with (
-            nodes_at(record, ([a], "n1"), delay_s=0.1) as nodes,
-            clients_at(record, *[[a]] * 6, *[[b]] * 2) as clients,
-        ):
-            await introduce(fleet, nodes)
-            async with Load(clients, at_once=1, pause_s=0):
-                await asyncio.sleep(5)
-            served = [sum(request.session == client.session_id for request in record.requests) for client in clients]
-            print(f"{record.figures()}, each {served}")
-            record.assert_right()
-            assert min(served) > max(served) / 4
 
 
 @both

@@ -176,7 +176,7 @@ def test_an_instance_that_cannot_start_is_told_with_its_log() -> None:
         build_program(), ["cluster", "--instances", "1", "--port", str(_ports(1)), "--redis", nobody]
     )
     assert result.exit_code == 1
-    assert "i1 ended by itself with code 1" in result.output
+    assert "i1 ended by itself with code 2" in result.output
     assert "the shared store cannot be used" in result.output
 
 
