@@ -144,7 +144,8 @@ class Rounds:
         """Ask the others for free slots while jobs wait here, and tell those that ask of ours."""
         await self.parts.dispatcher.is_hungry.wait()
         await asyncio.sleep(_FEED_S)
-        self.cluster.feeding.feed()
+        for node_id in self.cluster.feeding.feed():
+            await self.parts.dispatcher.serve_waiting(node_id)
 
     async def _tell_progress(self) -> None:
         await self.parts.dispatcher.has_progress.wait()

@@ -143,6 +143,9 @@ def _cluster(settings: Settings, parts: Parts) -> Cluster:
         retry_idle_ms=min(_RETRY_IDLE_MS, shared.dlq_min_idle_ms),
     )
     inbox = Inbox(dispatcher, parts.membership, parts.results, parts.rescue, parts.handover, policy, parts.errands)
+    feeding = Feeding(dispatcher, inbox)
+    parts.results.share = feeding.share
+    parts.results.on_released = feeding.released
     parts.directory.is_in_doubt = presence.is_in_doubt
     inbox.on_probed = parts.probes.answered
     recovery = Recovery(dispatcher, parts.results, parts.directory, presence, owner_ttl_ms=parts.owner_ttl_ms)
@@ -151,7 +154,7 @@ def _cluster(settings: Settings, parts: Parts) -> Cluster:
         presence=presence,
         estate=Estate(dispatcher, parts.rescue, inbox, parts.directory, presence),
         inbox=inbox,
-        feeding=Feeding(dispatcher, inbox),
+        feeding=feeding,
         recovery=recovery,
         audit_pause_s=min(dispatcher.policy.lease_ms / 1000 / _AUDITS_PER_LEASE, _AUDIT_S),
     )

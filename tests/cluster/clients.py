@@ -39,7 +39,7 @@ class Client:
     def __init__(self, record: Record, urls: Sequence[str], *, patience_s: float | None = None, **fields: Any) -> None:
         self.record = record
         self.urls = list(urls)
-        """Where it connects; the next one after each loss."""
+        """Where it connects, the next one after each loss; nowhere while there is none."""
         self.session_id = ""
         self.token = ""
         self.instance_ids: list[str] = []
@@ -65,11 +65,13 @@ class Client:
         self._at = 0
         self._beaten = asyncio.Event()
         self._unheard_beats = 0
+        self._beats_told = 0
 
     async def run(self) -> None:
         """Be there, until cancelled."""
         try:
             while True:
+                await until(lambda: self.urls, within_s=60)
                 with suppress(SocketClosedError, SocketRefusedError):
                     await self._connect(self.urls[self._at % len(self.urls)])
                 self.is_connected.clear()
@@ -113,6 +115,11 @@ class Client:
         """Wait for the end of something."""
         await until(lambda: request.end is not None, within_s, lambda: f"no end of {request}")
 
+    async def confirms(self) -> None:
+        """Wait until the scheduler has heard what this client has had so far."""
+        told = self._beats_told
+        await until(lambda: self._beats_told >= told + 2)
+
     def give_up(self, request: Request) -> None:
         """Ask no more for something that was refused."""
         self._given_up.add(request.index)
@@ -147,6 +154,7 @@ class Client:
                 self._let_in(message)
             case ServerHeartbeat():
                 self._unheard_beats = 0
+                self._beats_told += 1
                 if not self.is_connected.is_set():
                     self.is_connected.set()
                     self.ready_s.append(self.record.now_s())

@@ -155,8 +155,9 @@ class Fleet:
     def start(self, name: str, **settings: Any) -> Instance:
         """Start another one."""
         port = free_port()
-        given = _QUICK | {"server.port": port, "scheduler.phase2.instance_id": name} | self._settings | settings
+        given = _QUICK | {"server.port": port, "scheduler.phase2.instance_id": name}
         given |= {f"scheduler.phase2.redis.{key}": value for key, value in self.shared.settings.items()}
+        given |= self._settings | settings
         words = [word for key, value in given.items() for word in ("--set", f"{key}={_toml(value)}")]
         instance = Instance(name, port, ["-m", "dragoman", "serve", *words])
         self.instances.append(instance)

@@ -31,7 +31,7 @@ async def test_instances_are_replaced_one_by_one_and_nothing_is_lost_doubled_or_
             clients_at(record, *[_turned(urls, at) for at in range(9)]) as clients,
         ):
             await introduce(fleet, nodes)
-            async with Load(clients, at_once=1):
+            async with Load(clients, at_once=2):
                 for instance in fleet.instances:
                     await asyncio.sleep(0.5)
                     began_s = record.now_s()

@@ -45,6 +45,7 @@ class _Node(FakeNode):
         self._loop = asyncio.get_running_loop()
         self.running_jobs: set[tuple[str, int]] = set()
         self.most = 0
+        self.answered = 0
         self.connection.write_frames = self._work
 
     def _work(self) -> None:
@@ -59,6 +60,7 @@ class _Node(FakeNode):
 
     def _answer(self, job: JobAssign) -> None:
         self.running_jobs.discard((job.job_id, job.attempt_id))
+        self.answered += 1
         self.finish(job)
 
 
@@ -99,15 +101,18 @@ async def _measure(redis: dict[str, Any]) -> tuple[list[int], int, Counter[str]]
             await sessions[-1].open()
         await asyncio.sleep(3)
         loop = asyncio.get_running_loop()
-        begun, due_s = loop.time(), loop.time()
-        is_measured = False
-        while loop.time() < begun + WARM_UP_S + MEASURED_S:
-            if not is_measured and loop.time() > begun + WARM_UP_S:
+        begun_s, is_measured, spoken = loop.time(), False, 0
+        while loop.time() < begun_s + WARM_UP_S + MEASURED_S:
+            if not is_measured and loop.time() > begun_s + WARM_UP_S:
                 is_measured = True
                 trips.clear()
-            due_s += rng.expovariate(LOAD * NODES * SLOTS / JOB_S)
-            await asyncio.sleep(max(0.0, due_s - loop.time()))
-            rng.choice(sessions).speak("hello")
+            # As many jobs as make the load, whatever the machine is doing besides: one for each that ends.
+            while spoken - sum(node.answered for node in nodes) < LOAD * NODES * SLOTS:
+                rng.choice(sessions).speak("hello")
+                spoken += 1
+                if spoken % 20 == 0:
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.005)
         counted = list(trips.values())
         deadline_s = loop.time() + 30
         while any(node.running_jobs for node in nodes) and loop.time() < deadline_s:

@@ -36,6 +36,13 @@ def test_a_result_waits_for_an_earlier_one_and_follows_it() -> None:
     assert order.end(0, "0", 50) == ["0", "1"]
 
 
+def test_a_result_that_is_told_again_while_it_waits_goes_out_once() -> None:
+    order = _order(0, 1)
+    assert order.end(1, "1", 0) == []
+    assert order.end(1, "1", 10) == []
+    assert order.end(0, "0", 50) == ["0", "1"]
+
+
 def test_a_result_waits_no_longer_than_the_gap_and_says_when() -> None:
     order = _order(0, 1)
     assert order.end(1, "1", 30) == []

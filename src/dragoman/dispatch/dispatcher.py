@@ -393,9 +393,8 @@ class Dispatcher:
     async def _already(self, job: Job) -> AlreadyKnown:
         if job.state in ENDED:
             return AlreadyKnown(job.job_id, job.state, job.terminal)
-        if job.owner == self.router.me:
-            # It was made by a step of ours whose answer did not come.
-            await self.adopt(job)
+        if (orphan := await self.moves.claim(job)) is not None:
+            await self.adopt(orphan)
         # It is told to its session when it ends, by whoever sees to it.
         return AlreadyKnown(job.job_id, job.state, None)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from dragoman.cluster.membership import Membership
 from dragoman.core.ids import InstanceId, JobId, NodeId
@@ -72,6 +72,13 @@ class InboxPolicy:
     retry_idle_ms: int
 
 
+class Hunger(NamedTuple):
+    """How many jobs wait on an instance, and until when that is believed."""
+
+    until_ms: int
+    jobs: int
+
+
 class Inbox:
     """The letters to this instance, and those of instances that died."""
 
@@ -104,7 +111,7 @@ class Inbox:
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._retries: list[tuple[InstanceId, Note]] = []
-        self.hungry: dict[InstanceId, int] = {}
+        self.hungry: dict[InstanceId, Hunger] = {}
         """Instances that want to know of free slots, until when."""
         self.on_probed: Callable[[NodeId, bool | None], None] = _ignore
         self._router.outbox.on_lost = self._lost
@@ -266,8 +273,9 @@ class Inbox:
                 await self._dispatcher.cancel(session_id, job_id)
             case Lapsed(job_id, attempt, node_id):
                 await self._rescue.lapsed(Hold(node_id, job_id, attempt))
-            case Hungry(for_ms):
-                self.hungry[sender] = self._dispatcher.clock.now_ms() + min(for_ms, _HUNGRY_MAX_MS)
+            case Hungry(for_ms, jobs):
+                until_ms = self._dispatcher.clock.now_ms() + min(for_ms, _HUNGRY_MAX_MS)
+                self.hungry[sender] = Hunger(until_ms, max(jobs, 1))
                 self._dispatcher.freed.update(self._router.nodes)
                 self._dispatcher.is_hungry.set()
             case Leaving():
@@ -311,7 +319,9 @@ class Inbox:
 
     async def _freed(self, used: tuple[tuple[NodeId, int], ...]) -> None:
         for node_id, count in used:
-            if node_id in self._router.node_homes:
+            if node_id in self._router.nodes:
+                await self._results.has_room(node_id)
+            elif node_id in self._router.node_homes:
                 self._dispatcher.view.set_used(node_id, count)
                 await self._dispatcher.serve_waiting(node_id)
 

@@ -13,7 +13,7 @@ from dragoman.core.ids import InstanceId, NodeId
 from dragoman.core.lifecycle import ENDED, JobState
 from dragoman.dispatch.live_jobs import LiveJob, LiveJobs, ids
 from dragoman.protocol.session_messages import Terminal
-from dragoman.store.interface import Moved, Restored, Stale, Store
+from dragoman.store.interface import Job, Moved, Restored, Stale, Store
 from dragoman.telemetry.logs import get_logger
 
 log = get_logger("dispatch")
@@ -83,6 +83,18 @@ class Moves:
                 return True
             case Restored.KEPT:
                 return True
+
+    async def claim(self, job: Job) -> Job | None:
+        """A job that somebody asks for and nobody sees to. None when its owner does.
+
+        Its owner is dead, or it is ours, by a step whose answer did not come.
+        """
+        if job.owner == self._me:
+            return job
+        if await self._store.is_alive(job.owner):
+            return None
+        adopted = await self._store.adopt_job(job.job_id, job.owner, self._me)
+        return adopted if adopted is not None and adopted.owner == self._me and adopted.state not in ENDED else None
 
     async def _is_ours(self, job: LiveJob) -> bool:
         """Whether a job is this instance's and has not ended. If not, it is let go of here, and its end is told."""

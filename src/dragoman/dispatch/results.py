@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from dragoman.clock import Clock
@@ -59,6 +60,10 @@ class Results:
         self._router = dispatcher.router
         self._metrics = dispatcher.metrics
         self._held: deque[tuple[NodeId, JobResult]] = deque()
+        self.share: Callable[[NodeId], bool] = _keep
+        """Whether a slot that has become free here is the turn of a job that waits on another instance."""
+        self.on_released: Callable[[NodeId], None] = _ignore
+        """Called when a job of this instance has given a slot back."""
 
     async def heard(self, node_id: NodeId, message: JobAck | JobStarted | NodeAsrPartial | JobResult) -> None:
         """A node connected here says something of a job: it is for the instance that sees to that."""
@@ -72,13 +77,19 @@ class Results:
         if isinstance(message, JobResult):
             del self._router.nodes[node_id].assignments[job_id]
         if assignment.owner in self._router.peers:
+            # Its slot is free when that instance has taken the result, which it tells if jobs wait here.
             await self._pass_on(node_id, assignment.owner, message)
         else:
             await self.take(node_id, message)
+            if isinstance(message, JobResult):
+                await self.has_room(node_id)
         if isinstance(message, JobResult):
-            if self._dispatcher.waiting:
-                await self._dispatcher.serve_waiting(node_id)
             self._dispatcher.freed.add(node_id)
+
+    async def has_room(self, node_id: NodeId) -> None:
+        """A node connected here has a free slot: it is for a job that waits here, or the turn of another instance."""
+        if self._dispatcher.waiting and not self.share(node_id):
+            await self._dispatcher.serve_waiting(node_id)
 
     async def take(self, node_id: NodeId, message: JobAck | JobStarted | NodeAsrPartial | JobResult) -> None:
         """A node, wherever it is connected, says something of a job that this instance sees to, or saw to."""
@@ -88,6 +99,8 @@ class Results:
                     await self._accept(node_id, message)
                 except StoreDownError:
                     self._hold(node_id, message)
+                else:
+                    self.on_released(node_id)
             case JobAck() | JobStarted():
                 to = JobState.RUNNING if isinstance(message, JobStarted) else JobState.ACCEPTED
                 self._advance(node_id, JobId(message.job_id), message.attempt_id, to)
@@ -234,6 +247,14 @@ class Results:
 _NOT_TAKEN: Final = frozenset({JobState.RESERVED, JobState.DISPATCHED})
 
 UNEXPLAINED: Final = JobFailure(code=ErrorCode.INTERNAL_ERROR, message="the node failed and gave no reason")
+
+
+def _ignore(node_id: NodeId) -> None:
+    """Nobody wants to know."""
+
+
+def _keep(node_id: NodeId) -> bool:  # noqa: ARG001
+    return False
 
 
 def _terminal(result: JobResult, live: LiveJob, now_ms: int) -> TranslationResult:

@@ -299,7 +299,9 @@ class SessionConnection(Connection):
         self._say(Error(code=ErrorCode.INVALID_MESSAGE, message=text, details=details))
 
     def _confirm(self, session: Session, serial: int) -> None:
-        jobs = session.confirm(serial)
+        # A job that was refused, and asked for again, is under way: its end is owed still.
+        live = self._parts.dispatcher.jobs
+        jobs = [job_id for job_id in session.confirm(serial) if live.get(job_id) is None]
         if jobs:
             self._parts.store.settle(session.id, jobs)
 

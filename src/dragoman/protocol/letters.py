@@ -148,6 +148,8 @@ class Hungry(_Note, tag="hungry", frozen=True, array_like=True):
     """Jobs wait at the sender: tell it of free slots, for so long."""
 
     for_ms: int
+    jobs: int = 1
+    """How many wait."""
 
 
 class Leaving(_Note, tag="leaving", frozen=True, array_like=True):

@@ -117,8 +117,8 @@ class Router:
     def begin(self, session_id: SessionId, job_id: JobId, index: int) -> None:
         """An utterance was accepted: its result has a place in the order."""
         session = self.sessions.get(session_id)
-        if session is not None:
-            session.begin(job_id, index)
+        if session is not None and session.begin(job_id, index):
+            self._store.note_place(session_id, session.place, (Owed(job_id, index, 0),))
 
     async def deliver(
         self,

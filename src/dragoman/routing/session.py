@@ -91,10 +91,12 @@ class Session:
         """The number of the last terminal message that the client is not known to have had."""
         return self._unconfirmed[-1].serial if self._unconfirmed else None
 
-    def begin(self, job_id: JobId, index: int) -> None:
-        """A job of this session begins, or begins anew."""
+    def begin(self, job_id: JobId, index: int) -> bool:
+        """A job of this session begins. Answers whether it does so anew: it was refused before."""
         self.results.begin(index)
+        is_anew = job_id in self._ended
         self._ended.pop(job_id, None)
+        return is_anew
 
     def is_news(self, job_id: JobId) -> bool:
         """Whether the end of a job has not come before: several instances may tell of it, and each more than once."""
